@@ -1,9 +1,16 @@
 """Small helpers on onnx-ir graphs: emitting nodes, reading constants, walking, evaluating a part."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from edgetok.model import TensorSpec
 
 OPSET = 23
 IR_VERSION = 10
@@ -114,12 +121,10 @@ def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
     return list(value.uses())
 
 
-def replace_uses(old: ir.Value, new: ir.Value, *, keep: Iterable[ir.Node] = ()) -> None:
-    """Let every use of `old` read `new`, but for the nodes in `keep`; a graph output keeps its name."""
-    keep = set(keep)
-    for node, index in consumers(old):
-        if node not in keep:
-            node.replace_input_with(index, new)
+def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str | ir.SymbolicDim | None]) -> ir.Value:
+    """The value, with its dtype and shape written down."""
+    value.dtype, value.shape = dtype, ir.Shape(shape)
+    return value
 
 
 def is_data_free(value: ir.Value) -> bool:
@@ -149,16 +154,7 @@ def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.nd
     return [np.asarray(array) for array in evaluator.run(None, {v.name: feeds[v.name] for v in part.inputs})]
 
 
-def nodes_between(start: ir.Value, graph: ir.Graph) -> Iterator[ir.Node]:
-    """The nodes that depend on `start`, in the graph's order."""
-    reached = {start}
-    for node in graph:
-        if any(value in reached for value in node.inputs):
-            reached.update(node.outputs)
-            yield node
-
-
-def specs(values: Iterable[ir.Value]) -> "tuple[TensorSpec, ...]":
+def specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
     """Graph inputs or outputs as the manifest names them; axis 0 is "batch" where it is no number."""
     from edgetok.model import TensorSpec
 
