@@ -1,7 +1,7 @@
-"""Show that bundles need neither PyTorch nor the newest Python: the wheel in fresh environments of older and newer Pythons.
+"""Show that bundles need neither PyTorch nor the newest Python: the wheel in fresh environments of other Pythons.
 
-Bundles are exported by this Python, then loaded, checked, run and profiled by each of the others. A Python that is not on the
-machine is skipped and said so, unless CI=true: then it is a failure.
+Bundles are exported by this Python, then loaded, checked, run and profiled by each of the others. A Python that is not
+on the machine is skipped and said so, unless CI=true: then it is a failure.
 """
 
 import os
@@ -26,7 +26,7 @@ def step(*command: str | Path, **options: object) -> None:
 
 
 def find_python(version: str) -> str | None:
-    """A Python of that version that really starts (pyenv leaves shims on PATH that do not), and can make environments."""
+    """A Python of that version that can make environments, and starts at all: pyenv's shims on PATH may not."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [shutil.which(f"python{version}"), *sorted(versions.glob(f"{version}.*/bin/python"), reverse=True)]
     for candidate in filter(None, candidates):

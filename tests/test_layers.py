@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# What a layer may import besides itself. The core, `edgetok`, is edgetok/ without api.py (the verbs) and cli/ (the terminal).
+# What a layer may import besides itself. `edgetok` is edgetok/ without api.py (the verbs) and cli/ (the terminal).
 ARROWS = {
     "edgetok": set(),
     "devices": {"edgetok"},
