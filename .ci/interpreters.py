@@ -19,10 +19,11 @@ TARGETS = (  # Python, onnxruntime, and what that pair stands for
 PROBE = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
 
 
-def step(*command: str | Path, **options: object) -> None:
-    """Run one command, shown before it runs."""
+def step(*command: str | Path, cwd: Path | None = None) -> None:
+    """Run one command, shown before it runs; the first that fails ends all."""
     print("+", *command, flush=True)
-    subprocess.run(command, check=True, **options)
+    if status := subprocess.run(command, cwd=cwd).returncode:
+        sys.exit(f"exit status {status} of: {' '.join(map(str, command))}")
 
 
 def find_python(version: str) -> str | None:
