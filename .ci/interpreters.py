@@ -41,10 +41,9 @@ def check(python: str, version: str, runtime: str, wheel: Path) -> None:
     """Install the wheel and the runtime into a new environment of that Python, and check the bundles there."""
     env = Path(f".venv-py{version}").absolute()
     step(python, "-m", "venv", "--clear", env)
-    step(env / "bin/python", "-m", "pip", "install", "--quiet", "--progress-bar", "off", wheel, runtime)
-    step(
-        env / "bin/python", PORTABLE.absolute() / "check_bundles.py", BUNDLES.absolute(), cwd=env
-    )  # away from the checkout
+    step(env / "bin/python", "-m", "pip", "install", "--progress-bar", "off", wheel, runtime)
+    script = PORTABLE.absolute() / "check_bundles.py"
+    step(env / "bin/python", script, BUNDLES.absolute(), cwd=env)  # away from the checkout: what runs is the wheel
 
 
 def main() -> int:
