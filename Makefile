@@ -3,7 +3,7 @@
 # make test-full   the same, then lint, types, the wheel, other Pythons: at most 60 minutes; says what it skipped
 # make clean       remove what the above built
 #
-# Needed: Python 3.11 or newer (PYTHON=python3.12 picks another), pip, make and a C++ compiler.
+# Needed: Python 3.11 or newer with pip; `make test PYTHON=python3.12` picks another than python3.
 
 PYTHON  ?= python3
 WORKERS ?= 2                     # test processes, each with one thread
@@ -16,7 +16,8 @@ PIP  := -m pip --disable-pip-version-check install
 .NOTPARALLEL:
 
 demo: .venv/ready
-	$(DEMO)/edgetok export zoo:dinov2-style-s14 --reduce tome:r=16 -o .demo/small --force
+	rm -rf .demo
+	$(DEMO)/edgetok export zoo:dinov2-style-s14 --reduce tome:r=16 -o .demo/small
 	$(DEMO)/edgetok run .demo/small --input "$$($(DEMO)/python .ci/photograph.py)"
 	$(DEMO)/edgetok profile .demo/small --against zoo:dinov2-style-s14 -o .demo/report
 
