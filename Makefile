@@ -57,7 +57,7 @@ interpreters: .venv-test/ready
 
 # pip reads dependency groups since 25.1; Python 3.11 and 3.12 bring an older one.
 define venv
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, and $(PYTHON) is {sys.version.split()[0]}: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, and $(PYTHON) is {sys.version.split()[0]}: make PYTHON=...")'
 	$(PYTHON) -m venv $1
 	$1/bin/python $(PIP) --quiet 'pip>=25.1'
 endef
