@@ -4,7 +4,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from edgetok.errors import InputError, UnknownName
 
@@ -25,7 +25,8 @@ def load_inputs(files: Sequence[str], specs: "Sequence[TensorSpec]", folder: Pat
     """Make a batch out of files, one sample each.
 
     Args:
-        files: pictures, recordings, texts (files, or the texts themselves), or .npz files with arrays under the inputs' names.
+        files: pictures, recordings, texts (files, or the texts themselves), or .npz files with arrays under the
+            inputs' names.
         specs: the graph's inputs.
         folder: the bundle's folder, where a tokenizer's file lies.
 
@@ -45,11 +46,13 @@ def load_inputs(files: Sequence[str], specs: "Sequence[TensorSpec]", folder: Pat
     return inputs
 
 
-def example_inputs(specs: "Sequence[TensorSpec]", folder: Path, *, batch: int = 1, seed: int = 0) -> "dict[str, np.ndarray]":
+def example_inputs(
+    specs: "Sequence[TensorSpec]", folder: Path, *, batch: int = 1, seed: int = 0
+) -> "dict[str, np.ndarray]":
     """Make a valid batch from a seed: synthetic pictures, sounds and texts where the inputs have a preprocess.
 
-    Inputs that take arrays only are guessed by their type and name: noise for floats, ones with some padding for masks, zeros for
-    token types, small numbers for other integers.
+    Inputs that take arrays only are guessed by their type and name: noise for floats, ones with some padding for masks,
+    zeros for token types, small numbers for other integers.
     """
     inputs = {}
     for spec in specs:
@@ -80,18 +83,21 @@ def check_inputs(inputs: "Mapping[str, np.ndarray]", specs: "Sequence[TensorSpec
         if not finite.all():
             finite = np.atleast_1d(finite)
             samples = np.nonzero(~finite.reshape(len(finite), -1).all(axis=1))[0].tolist()
-            raise InputError(f"input {spec.name!r} has NaN or infinite values in sample {_some(samples)}: mend or leave out these")
+            raise InputError(
+                f"input {spec.name!r} has NaN or infinite values in sample {_some(samples)}: mend or leave out these"
+            )
 
 
-def dtype(name: str) -> "np.dtype":
+def dtype(name: str) -> "np.dtype[Any]":
     """The numpy type of a spec's name; bfloat16 comes from ml_dtypes, as in onnx."""
     import numpy as np
 
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+        name = ml_dtypes.bfloat16
+    found: np.dtype[Any] = np.dtype(name)
+    return found
 
 
 def _kind(file: str, specs: "Sequence[TensorSpec]") -> str:
@@ -103,7 +109,9 @@ def _kind(file: str, specs: "Sequence[TensorSpec]") -> str:
         names_a_file = not any(c.isspace() for c in file) and (kind or os.sep in file)
         if "text" in eats and not names_a_file and not os.path.isdir(file):
             return "text"
-        raise InputError(f"{file} is {'a folder, not a file' if os.path.isdir(file) else 'missing: there is no such file'}")
+        raise InputError(
+            f"{file} is a folder, not a file" if os.path.isdir(file) else f"{file} is missing: there is no such file"
+        )
     if kind == "arrays" or kind in eats:
         return kind
     if kind is None and len(eats) == 1:
@@ -132,12 +140,20 @@ def _read_arrays(files: Sequence[str], specs: "Sequence[TensorSpec]") -> "dict[s
                         _check_header(member, spec)
                     with archive.open(entry) as member:
                         parts.setdefault(spec.name, []).append(np.lib.format.read_array(member, allow_pickle=False))
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
+        except (
+            zipfile.BadZipFile,
+            ValueError,
+            OSError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            MemoryError,
+        ) as error:
             raise InputError(f"{file} cannot be read as .npz, write it with numpy.savez: {error}") from error
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def _check_header(member, spec: "TensorSpec") -> None:
+def _check_header(member: IO[bytes], spec: "TensorSpec") -> None:
     """Refuse an array that does not fit before anything is allocated for it."""
     from numpy.lib import format as npy
 
@@ -145,21 +161,31 @@ def _check_header(member, spec: "TensorSpec") -> None:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{spec.name} has npy version {version}, for arrays of records")
     shape, _, kind = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(member)
-    anything = tuple("*" if i == 0 else size for i, size in enumerate(spec.shape))  # several files make one batch
-    _check_type_and_shape(spec, kind, shape, {}, anything)
+    _check_type_and_shape(
+        spec, kind, shape, {}, first=1
+    )  # several files make one batch: its size is checked when it is whole
 
 
-def _check_type_and_shape(spec, kind, shape, sizes: dict[str, int], wanted=None) -> None:
+def _check_type_and_shape(
+    spec: "TensorSpec", kind: "np.dtype[Any]", shape: tuple[int, ...], sizes: dict[str, int], first: int = 0
+) -> None:
+    """Compare with a spec, from the axis `first` on; `sizes` holds the dynamic axes met so far, and takes new ones."""
     if kind != dtype(spec.dtype):
-        raise InputError(f"input {spec.name!r} is {kind}, the model takes {spec.dtype}: convert it with .astype({spec.dtype!r})")
-    wanted = spec.shape if wanted is None else wanted
-    fits = len(shape) == len(wanted) and all(
-        size > 0 and (size == (sizes.setdefault(want, size) if isinstance(want, str) else want))
-        for size, want in zip(shape, wanted, strict=False)
+        raise InputError(
+            f"input {spec.name!r} is {kind}, the model takes {spec.dtype}: convert it with .astype({spec.dtype!r})"
+        )
+    noted = dict(sizes)
+    fits = len(shape) == len(spec.shape) and all(
+        size > 0 and size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+        for size, want in zip(shape[first:], spec.shape[first:], strict=True)
     )
     if not fits:
-        known = "".join(f", with {axis} = {size} as in the inputs before it" for axis, size in sizes.items() if axis in wanted)
-        raise InputError(f"input {spec.name!r} has shape {_shape(shape)}, the model takes {_shape(spec.shape)}{known}")
+        known = [
+            f", with {axis} = {size} as in the inputs before it" for axis, size in noted.items() if axis in spec.shape
+        ]
+        raise InputError(
+            f"input {spec.name!r} has shape {_shape(shape)}, the model takes {_shape(spec.shape)}{''.join(known)}"
+        )
 
 
 def _spec_named(name: str, specs: "Sequence[TensorSpec]") -> "TensorSpec":
@@ -172,18 +198,21 @@ def _spec_named(name: str, specs: "Sequence[TensorSpec]") -> "TensorSpec":
 def _guess(spec: "TensorSpec", batch: int, seed: int) -> "np.ndarray":
     import numpy as np
 
+    rest = [size for size in spec.shape[1:] if isinstance(size, int)]
     free = [axis for axis in spec.shape[1:] if isinstance(axis, str)]
     if free:
-        raise InputError(f"input {spec.name!r} has the free axis {free[0]!r}: fix it with --length, or give the inputs as .npz")
+        raise InputError(
+            f"input {spec.name!r} has the free axis {free[0]!r}: fix it with --length, or give the inputs as .npz"
+        )
     rng = np.random.default_rng(seed)
-    shape = (batch, *spec.shape[1:])
+    shape = (batch, *rest) if spec.shape else ()
     wanted = dtype(spec.dtype)
     if wanted.kind in "fV":
         return rng.standard_normal(shape, np.float32).astype(wanted)
     if wanted.kind == "b" or "mask" in spec.name:
-        lengths = [shape[-1] if sample % 2 else max(1, 2 * shape[-1] // 3) for sample in range(batch)]
-        lengths = np.array(lengths).reshape(batch, *[1] * (len(shape) - 1))
-        return np.broadcast_to(np.arange(shape[-1]) < lengths, shape).astype(wanted)
+        lengths = np.array([shape[-1] if sample % 2 else max(1, 2 * shape[-1] // 3) for sample in range(batch)])
+        kept = np.arange(shape[-1]) < lengths.reshape(batch, *[1] * len(rest))
+        return np.broadcast_to(kept, shape).astype(wanted)
     return rng.integers(0, 1 if "type" in spec.name else 100, shape).astype(wanted)
 
 

@@ -1,6 +1,7 @@
 """How files become what a model eats.
 
-One file per kind; the manifest holds one `Preprocess` for each input that can be made from a file. Inputs without one take arrays.
+One file per kind; the manifest holds one `Preprocess` for each input that can be made from a file. Inputs without one
+take arrays.
 
     image      a picture, resized and cut                    image.py
     text       token ids or the mask of a text               text.py

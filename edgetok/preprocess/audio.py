@@ -41,11 +41,12 @@ def read_audio(file: str, rate: int, samples: int) -> "np.ndarray":
         raise InputError(f"{file} holds no sound")
     if not np.isfinite(mono).all():
         raise InputError(f"{file} holds samples that are not finite")
-    return mono[:samples]
+    beginning: np.ndarray = mono[:samples]
+    return beginning
 
 
 def synthetic_sounds(rate: int, samples: int, batch: int, seed: int) -> "list[np.ndarray]":
-    """Recordings of syllables, a gliding harmonic tone each: the first is shorter than `samples`, the second full, and so on."""
+    """Recordings of gliding syllables: the first is shorter than `samples`, the second full, and so on."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

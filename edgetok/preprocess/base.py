@@ -16,7 +16,8 @@ Medium = Literal["image", "text", "audio"]
 class FilePreprocess(BaseModel, ABC):
     """How files become one input of the graph: frozen, and part of the manifest.
 
-    A text model has several inputs, made from the same text: each has a preprocess of its own, which says what it `yields`.
+    A text model has several inputs, made from the same text: each has a preprocess of its own, which says what it
+    `yields`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -54,8 +54,8 @@ def from_huggingface(
         length: tokens of a text model, or samples of a waveform model, to capture at.
 
     Returns:
-        A preprocess for each input that can be made from a file. An input that is absent takes arrays: the folder has no
-        tokenizer.json, or says something of its pictures that `ImagePreprocess` cannot.
+        A preprocess for each input that can be made from a file. An input that is absent takes arrays: the folder has
+        no tokenizer.json, or says something of its pictures that `ImagePreprocess` cannot.
     """
     stored = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     family = config.get("model_type", "")
@@ -79,7 +79,9 @@ def read_json(file: Path) -> dict[str, Any]:
             raise SourceError(f"{file.name} is larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise SourceError(f"there is no {file.name} in {file.parent.name}/: give a folder saved by save_pretrained()") from error
+        raise SourceError(
+            f"there is no {file.name} in {file.parent.name}/: give a folder saved by save_pretrained()"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{file.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -119,7 +121,11 @@ def _stored_picture(stored: dict[str, Any], default: ImagePreprocess | None) -> 
             "size": _height_width(stored["crop_size"]) if crops else box,
             "box": box,
             "fit": fit,
-            "resample": _FILTERS[stored["resample"]] if "resample" in stored else default.resample if default else "bilinear",
+            "resample": _FILTERS[stored["resample"]]
+            if "resample" in stored
+            else default.resample
+            if default
+            else "bilinear",
             "scale": stored.get("rescale_factor", 1 / 255) if rescales else 1.0,
             "mean": stored.get("image_mean", default.mean if default else _HALF) if normalises else (0.0, 0.0, 0.0),
             "std": stored.get("image_std", default.std if default else _HALF) if normalises else (1.0, 1.0, 1.0),
@@ -164,4 +170,4 @@ def _text(folder: Path, config: dict[str, Any], length: int | None) -> dict[str,
         yields="input_ids",
     )
     others = ("attention_mask", "token_type_ids")
-    return {"input_ids": ids} | {name: ids.model_copy(update={"yields": name}) for name in others}
+    return {"input_ids": ids, **{name: ids.model_copy(update={"yields": name}) for name in others}}

@@ -23,8 +23,8 @@ class ImagePreprocess(FilePreprocess):
     Attributes:
         size: height and width that the model eats.
         box: height and width that the picture is resized to before it is cut to `size`, about its centre.
-        fit: `cover` keeps the proportions and fills the box (with a square box: resize the shortest edge), `contain` keeps them
-            and stays inside, padded with black (resize the longest edge), `squash` gives them up.
+        fit: `cover` keeps the proportions and fills the box (with a square box: resize the shortest edge), `contain`
+            keeps them and stays inside, padded with black (resize the longest edge), `squash` gives them up.
         resample: Pillow's filter.
         scale: factor that brings 0..255 to the range that `mean` and `std` are written for.
         mean: subtracted, per channel in the order of `channels`.
@@ -76,11 +76,12 @@ class ImagePreprocess(FilePreprocess):
         width, height = self._resized_to(picture.width, picture.height)
         if width * height > (Image.MAX_IMAGE_PIXELS or 2**31):
             raise InputError(
-                f"{name}: a picture of {picture.width}x{picture.height} would be resized to {width}x{height} before it is cut; "
-                "cut it to a less extreme shape"
+                f"{name}: a picture of {picture.width}x{picture.height} would be resized to {width}x{height} before it "
+                "is cut; cut it to a less extreme shape"
             )
         picture = picture.resize((width, height), Image.Resampling[self.resample.upper()])
-        left, top = (width - self.size[1]) // 2, (height - self.size[0]) // 2
+        # Rounded toward zero: of an odd number of columns or rows the larger half is on the right, or below.
+        left, top = (int((own - wanted) / 2) for own, wanted in ((width, self.size[1]), (height, self.size[0])))
         # Outside the picture Pillow fills with zeros: black, before normalisation.
         return picture.crop((left, top, left + self.size[1], top + self.size[0]))
 
@@ -108,7 +109,7 @@ class ImagePreprocess(FilePreprocess):
 
 def open_picture(file: str) -> "Image.Image":
     """Open a picture as 8-bit RGB, upright, what is transparent on white."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -119,8 +120,10 @@ def open_picture(file: str) -> "Image.Image":
                 return _to_rgb(upright, file)
         except InputError:
             raise
-        except Image.UnidentifiedImageError as error:
-            raise InputError(f"{file} is not a picture: give a file that Pillow reads, such as JPEG, PNG or WebP") from error
+        except UnidentifiedImageError as error:
+            raise InputError(
+                f"{file} is not a picture: give a file that Pillow reads, such as JPEG, PNG or WebP"
+            ) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
             raise InputError(f"{file} has more than {limit} million pixels: make it smaller") from error
@@ -133,7 +136,9 @@ def _to_rgb(picture: "Image.Image", file: str) -> "Image.Image":
     from PIL import Image
 
     if picture.mode == "F":
-        raise InputError(f"{file} has floating-point pixels, whose range is not known: save it with 8 or 16 bits a channel")
+        raise InputError(
+            f"{file} has floating-point pixels, whose range is not known: save it with 8 or 16 bits a channel"
+        )
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
         levels = np.asarray(picture)
         if levels.min() < 0 or levels.max() > 65535:

@@ -1,7 +1,8 @@
 """A recording as Whisper eats it: its log-mel spectrogram.
 
-The steps are those of the paper's section 2.2 (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
-https://arxiv.org/abs/2212.04356): 25 ms windows every 10 ms, Slaney's mel filters, eight decades of range, scaled to about -1..1.
+The steps are those of section 2.2 of Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
+https://arxiv.org/abs/2212.04356: 25 ms windows every 10 ms, Slaney's mel filters, eight decades of range, scaled to
+about -1..1.
 """
 
 from collections.abc import Sequence
@@ -59,12 +60,13 @@ class LogMelPreprocess(FilePreprocess):
         power = np.abs(np.fft.rfft(frames * hann)) ** 2  # (frames, frequencies)
         mel = mel_filters(self.mels, self.window, self.rate) @ power.T  # (mels, frames)
         log = np.log10(np.maximum(mel, 1e-10))
-        return ((np.maximum(log, log.max() - 8) + 4) / 4).astype(np.float32)
+        scaled: np.ndarray = (np.maximum(log, log.max() - 8) + 4) / 4
+        return scaled.astype(np.float32)
 
 
 @lru_cache(maxsize=4)
 def mel_filters(mels: int, window: int, rate: int) -> "np.ndarray":
-    """Slaney's filters: triangles on a scale that is linear to 1 kHz and logarithmic above, each of area 1: (mels, frequencies)."""
+    """Slaney's filters, (mels, frequencies): triangles of area 1 on a scale linear to 1 kHz and logarithmic above."""
     import numpy as np
 
     step = np.log(6.4) / 27  # above 1 kHz, which is mel 15
@@ -75,4 +77,5 @@ def mel_filters(mels: int, window: int, rate: int) -> "np.ndarray":
     left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising = (frequencies - left) / (centre - left)
     falling = (right - frequencies) / (right - centre)
-    return np.maximum(0, np.minimum(rising, falling)) * 2 / (right - left)
+    filters: np.ndarray = np.maximum(0, np.minimum(rising, falling)) * 2 / (right - left)
+    return filters

@@ -17,17 +17,29 @@ MAX_TEXT_BYTES = 1 << 20  # far more than any `length` of tokens needs
 
 # What an example is made of: common words, most of them one token in any vocabulary.
 _WORDS = (
-    "the river runs under an old stone bridge while children on both sides watch small boats and wait for rain "
-    "a new engine was tested twice last winter but nobody could explain why it stopped after seven hours of work"
-).split()
+    "the",
+    "river",
+    "runs",
+    "under",
+    "an",
+    "old",
+    "stone",
+    "bridge",
+    "while",
+    "children",
+    "watch",
+    "boats",
+    "and",
+    "rain",
+)
 
 
 class TextPreprocess(FilePreprocess):
     """Tokenize, cut or pad to a fixed length.
 
     Attributes:
-        tokenizer: name of the tokenizer's file (the `tokenizer.json` of Hugging Face's tokenizers); it lies in the bundle, whose
-            manifest lists its digest. Cutting and padding are as written here, whatever the file says of them.
+        tokenizer: name of the tokenizer's file (the `tokenizer.json` of Hugging Face's tokenizers); it lies in the
+            bundle, whose manifest lists its digest. Cutting and padding are as written here, whatever the file says.
         length: tokens per text, the special ones included; what is longer is cut.
         pad_id: id of the padding token.
         pad_token: the padding token itself.
@@ -49,7 +61,7 @@ class TextPreprocess(FilePreprocess):
         return self.encode([_read(source) for source in sources], folder)
 
     def example(self, batch: int, seed: int, folder: Path) -> "np.ndarray":
-        """Words in a random order: about half the length in the first sample, cut at the length in the second, and so on."""
+        """Words in a random order: about half the length in the first sample, too long in the second, and so on."""
         import numpy as np
 
         rng = np.random.default_rng(seed)
@@ -88,7 +100,9 @@ def _read(source: str) -> str:
         with open(source, "rb") as file:
             content = file.read(MAX_TEXT_BYTES + 1)
         if len(content) > MAX_TEXT_BYTES:
-            raise InputError(f"{source} is larger than {MAX_TEXT_BYTES >> 20} MiB: give the part that the model shall read")
+            raise InputError(
+                f"{source} is larger than {MAX_TEXT_BYTES >> 20} MiB: give the part that the model shall read"
+            )
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:

