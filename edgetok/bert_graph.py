@@ -261,10 +261,16 @@ def _pooling(folder: Path) -> tuple[bool, bool]:
     file = folder / "modules.json"
     if not file.is_file():
         return False, False
-    modules = json.loads(file.read_text(encoding="utf-8"))
-    kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+    try:
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError(f"modules.json is not a list of modules, each with its type and path: {error!r}") from error
     if "Pooling" not in kinds:
         return False, False
-    modes = read_json(folder / kinds["Pooling"] / "config.json")
+    pooling = folder / str(kinds["Pooling"])
+    if not pooling.resolve().is_relative_to(folder.resolve()):
+        raise SourceError(f"modules.json points outside its folder: {kinds['Pooling']!r}")
+    modes = read_json(pooling / "config.json")
     chosen = [name for name, value in modes.items() if name.startswith("pooling_mode") and value is True]
     return chosen == ["pooling_mode_mean_tokens"], "Normalize" in kinds

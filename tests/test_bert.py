@@ -117,6 +117,24 @@ def test_the_example_has_padding_and_a_full_row(captured: Captured):
     assert captured.files["tokenizer.json"].is_file()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            [{"type": "sentence_transformers.models.Pooling", "path": "../outside"}],
+            "points outside its folder: '../outside'",
+        ),
+        ([{"type": "Pooling"}], "is not a list of modules, each with its type and path: KeyError"),
+        ({"Pooling": 1}, "is not a list of modules"),
+    ],
+)
+def test_bad_modules(content, message: str, tmp_path: Path):
+    folder = tiny(tmp_path)
+    (folder / "modules.json").write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=message):
+        build_bert(folder, 16)
+
+
 def test_bad_folders(tmp_path: Path):
     def refused(kind, changes=None, length=16) -> str:
         (tmp_path / "config.json").write_text(json.dumps(config | (changes or {})))

@@ -236,7 +236,16 @@ def test_a_tokenizer_lies_in_the_bundle(name: str):
         TextPreprocess(tokenizer=name, length=16, yields="input_ids")
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is not JSON"), ("[1]", "holds a list, not an object")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "holds a list, not an object"),
+        ('{"size": 224, "resample": 99}', "is malformed: IndexError"),
+        ('{"size": {"height": 224}}', "is malformed: KeyError"),
+        ('{"size": 224, "image_std": [0, 0, 0]}', "is malformed: .*std"),
+    ],
+)
 def test_a_bad_configuration_is_refused(content: str, message: str, tmp_path: Path):
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(SourceError, match=message):

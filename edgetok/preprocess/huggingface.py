@@ -58,6 +58,15 @@ def from_huggingface(
         no tokenizer.json, or says something of its pictures that `ImagePreprocess` cannot.
     """
     stored = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
+    try:
+        return _by_family(folder, config, stored, size, length)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise SourceError(f"the configuration of the inputs in {folder.name}/ is malformed: {error!r}") from error
+
+
+def _by_family(
+    folder: Path, config: dict[str, Any], stored: dict[str, Any], size: int | None, length: int | None
+) -> dict[str, "Preprocess"]:
     family = config.get("model_type", "")
     if family == "whisper":
         return {"input_features": _log_mel(config, stored)}
