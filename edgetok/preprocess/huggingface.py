@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from edgetok.errors import SourceError
 from edgetok.preprocess.image import ImagePreprocess
 from edgetok.preprocess.log_mel import LogMelPreprocess
@@ -60,6 +62,12 @@ def from_huggingface(
     stored = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     try:
         return _by_family(folder, config, stored, size, length)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise SourceError(
+            f"the configuration of the inputs in {folder.name}/ is malformed: {where}: {wrong['msg']}, not {wrong['input']!r}"
+        ) from error
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise SourceError(f"the configuration of the inputs in {folder.name}/ is malformed: {error!r}") from error
 
