@@ -66,7 +66,8 @@ def from_huggingface(
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))
         raise SourceError(
-            f"the configuration of the inputs in {folder.name}/ is malformed: {where}: {wrong['msg']}, not {wrong['input']!r}"
+            f"the configuration of the inputs in {folder.name}/ is malformed: "
+            f"{where}: {wrong['msg']}, not {wrong['input']!r}"
         ) from error
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise SourceError(f"the configuration of the inputs in {folder.name}/ is malformed: {error!r}") from error
