@@ -15,7 +15,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,11 +166,13 @@ def write_bundle(
         for name in [*names(staging), "samples", ""]:
             _sync(staging / name)
         verified = verify(staging)
-        _put_in_place(staging, check_output(out, force), force)
+        with _ctrl_c_waits():
+            _put_in_place(staging, check_output(out, force), force)
     except OSError as error:
         raise OutputError(_why(error, out)) from error
     finally:  # Ctrl-C comes through here as well
-        shutil.rmtree(staging, ignore_errors=True)
+        with _ctrl_c_waits():
+            shutil.rmtree(staging, ignore_errors=True)
     return Bundle(out, *verified)
 
 
@@ -196,6 +201,22 @@ def _put_in_place(staging: Path, out: Path, force: bool) -> None:
     finally:
         if aside.exists():
             os.rename(aside, staging if out.exists() else out)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let a few quick steps finish before a KeyboardInterrupt; other threads than the main one never see any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught = []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _sync(path: Path) -> None:
