@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING
 from edgetok import samples as safetensors
 from edgetok.errors import BundleError, OutputError, UnknownName, UsageError
 from edgetok.manifest import FILES, Manifest, encode
-from edgetok.verify import ANEW, MANIFEST, MODEL, WEIGHTS, digest, names, read_manifest, reading, verify
+from edgetok.serialize import write_model
+from edgetok.verify import ANEW, MANIFEST, MODEL, digest, names, read_manifest, reading, verify
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-INLINE_LIMIT = 2**31 - 2**26  # bytes of weights in model.onnx: protobuf ends at 2**31, and the graph needs some
 _UNFINISHED = re.compile(r"\..+\.tmp-[0-9a-f]{8}")
 
 
@@ -145,7 +145,7 @@ def write_bundle(
 
     Args:
         out: the folder that becomes the bundle.
-        model: the canonical graph, or the bytes of one. Weights that an ir.Model keeps in files are read into it.
+        model: the canonical graph, or the bytes of one.
         manifest: everything but `files`, which are filled in.
         samples: arrays by kind ("inputs", "original", "expected") and name.
         force: replace an empty folder or a bundle.
@@ -157,7 +157,10 @@ def write_bundle(
     staging = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
     try:
         staging.mkdir(parents=True)
-        _write_model(staging, model)
+        if isinstance(model, bytes):
+            (staging / MODEL).write_bytes(model)
+        else:
+            write_model(model, staging)
         (staging / "samples").mkdir()
         for kind, arrays in samples.items():
             (staging / f"samples/{kind}.safetensors").write_bytes(safetensors.to_bytes(arrays))
@@ -174,20 +177,6 @@ def write_bundle(
         with _ctrl_c_waits():
             shutil.rmtree(staging, ignore_errors=True)
     return Bundle(out, *verified)
-
-
-def _write_model(folder: Path, model: ir.Model | bytes) -> None:
-    if isinstance(model, bytes):
-        (folder / MODEL).write_bytes(model)
-        return
-    import onnx_ir as ir
-
-    weights = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-    if sum(tensor.nbytes for tensor in weights if tensor is not None) > INLINE_LIMIT:
-        ir.save(model, folder / MODEL, external_data=WEIGHTS, size_threshold_bytes=1024)
-    else:
-        ir.external_data.load_to_model(model)
-        (folder / MODEL).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _put_in_place(staging: Path, out: Path, force: bool) -> None:

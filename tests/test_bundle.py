@@ -16,6 +16,7 @@ import onnx_ir as ir
 import pytest
 
 from edgetok import bundle as bundles
+from edgetok import serialize
 from edgetok.bundle import check_output, is_bundle, open_bundle, write_bundle
 from edgetok.errors import BundleError, OutputError, UnknownName, UsageError
 from edgetok.manifest import BuiltOn, FileDigest, Manifest, Recipe, encode
@@ -103,7 +104,7 @@ def test_model_runs_in_onnxruntime(tmp_path):
 
 def test_large_model_keeps_its_weights_beside(tmp_path, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(bundles, "INLINE_LIMIT", 10_000)  # the real one needs 2 GB
+    monkeypatch.setattr(serialize, "INLINE_LIMIT", 10_000)  # the real one needs 2 GB
     model = ir.from_proto(graph(64))
     one, two = (write(tmp_path / name, model=model) for name in ("one", "two"))
     assert one.id == two.id

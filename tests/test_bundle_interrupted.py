@@ -174,9 +174,9 @@ def test_full_disk_while_writing_weights_beside(small_disk, monkeypatch):
     import onnx
     import onnx_ir as ir
 
-    from edgetok import bundle
+    from edgetok import serialize
 
-    monkeypatch.setattr(bundle, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(serialize, "INLINE_LIMIT", 1000)
     weights = onnx.numpy_helper.from_array(np.zeros(1_000_000, np.float32), "w")
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [weights]))
     manifest = Manifest(
