@@ -1,6 +1,6 @@
 """Bundles: the one folder that goes to the device.
 
-    model.onnx  [model.onnx.data]  manifest.json  samples/{inputs,original,expected}.safetensors
+    model.onnx  [model.onnx.data]  [tokenizer.json]  manifest.json  samples/{inputs,original,expected}.safetensors
 
 A bundle appears all at once or not at all: it is written into a neighbour folder `.NAME.tmp-XXXX`, verified, and
 renamed. The same graph, manifest and samples give the same bytes.
@@ -140,6 +140,7 @@ def write_bundle(
     manifest: Manifest,
     samples: Mapping[str, Mapping[str, np.ndarray]],
     force: bool = False,
+    files: Mapping[str, Path] | None = None,
 ) -> Bundle:
     """Write a bundle: whole, or not at all.
 
@@ -149,6 +150,7 @@ def write_bundle(
         manifest: everything but `files`, which are filled in.
         samples: arrays by kind ("inputs", "original", "expected") and name.
         force: replace an empty folder or a bundle.
+        files: others that the inputs need, such as tokenizer.json, by name.
 
     Raises:
         OutputError: `out` exists, or cannot be written.
@@ -161,6 +163,8 @@ def write_bundle(
             (staging / MODEL).write_bytes(model)
         else:
             write_model(model, staging)
+        for name, file in (files or {}).items():
+            shutil.copyfile(file, staging / name)
         (staging / "samples").mkdir()
         for kind, arrays in samples.items():
             (staging / f"samples/{kind}.safetensors").write_bytes(safetensors.to_bytes(arrays))

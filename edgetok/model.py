@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok.preprocess import Preprocess  # at run time too: the manifest validates TensorSpec by its annotations
@@ -58,6 +59,7 @@ class Captured:
         origin: goes into the manifest.
         reference: the original: the PyTorch module, or the untouched file on stock onnxruntime.
         example: one seeded batch of valid inputs.
+        files: what the bundle must carry besides the graph, such as tokenizer.json, by name.
     """
 
     model: ir.Model
@@ -66,3 +68,4 @@ class Captured:
     origin: Origin
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
     example: dict[str, np.ndarray]
+    files: dict[str, Path] = field(default_factory=dict)
