@@ -1,0 +1,27 @@
+"""TopK outside TensorRT's limits.
+
+TensorRT's operator table: `sorted` must be 1 and K at most 3840. A K that is computed is read since 8.6, but makes the
+output's size depend on the data.
+"""
+
+from collections.abc import Iterator
+
+from edgetok.lint_rules import Finding, Graph, Target, constant, error, static_dim, warning
+
+LARGEST = 3840
+
+
+def check(graph: Graph, target: Target) -> Iterator[Finding]:
+    """Findings for K and for unsorted output."""
+    if not target.tensorrt:
+        return
+    for node in graph.nodes("TopK"):
+        fixed = constant(node.inputs[1])
+        k = int(fixed.reshape(-1)[0]) if fixed is not None else static_dim(node.outputs[0], node.attributes.get_int("axis", -1))
+        if k is None:
+            yield warning(node, "K is computed: the size of the output depends on the data",
+                          "fix the number of tokens and make K a constant")  # fmt: skip
+        elif k > LARGEST:
+            yield error(node, f"K is {k}, TensorRT takes at most {LARGEST}", "select in two steps, or from fewer tokens")
+        if not node.attributes.get_int("sorted", 1):
+            yield error(node, "sorted=0, TensorRT takes sorted=1 only", "set sorted=1")
