@@ -181,7 +181,9 @@ class Machine:
             board=_text(root / "proc/device-tree/model").strip("\0\n") or None,
             compatible=tuple(filter(None, _text(root / "proc/device-tree/compatible").split("\0"))),
             l4t=f"{release[1]}.{release[2]}" if release else None,
-            gpus=tuple(found[1].strip() for text in gpus if (found := re.search(r"^Model:\s*(.+)", text, re.MULTILINE))),
+            gpus=tuple(
+                found[1].strip() for text in gpus if (found := re.search(r"^Model:\s*(.+)", text, re.MULTILINE))
+            ),
         )
 
     def __str__(self) -> str:

@@ -25,7 +25,11 @@ def lint(source: "Path | ir.Model", device: Device) -> list[Finding]:
     Returns:
         The findings, errors first. Nodes with the same fault share a finding.
     """
-    graph = Graph(_read(source), source if source.is_dir() else source.parent) if isinstance(source, Path) else Graph(source)
+    graph = (
+        Graph(_read(source), source if source.is_dir() else source.parent)
+        if isinstance(source, Path)
+        else Graph(source)
+    )
     merged: dict[Finding, tuple[dict[str, None], dict[str, None]]] = {}
     for rule in lint_rules.names():
         check = lint_rules.load(rule).check

@@ -1,7 +1,8 @@
 """One rule per file: what will not run, or be slow, on a device.
 
-A rule is a module with `check(graph, target)`, which yields `error(...)`, `warning(...)` or `info(...)`. The file name is
-the registration. A rule is asked once per runtime that the device offers; its docstring says where its facts are from.
+A rule is a module with `check(graph, target)`, which yields `error(...)`, `warning(...)` or `info(...)`, and
+`EXAMPLES`, which are its tests. The file name is the registration. A rule is asked once per runtime that the device offers; its
+docstring says where its facts are from.
 """
 
 from collections.abc import Iterator
@@ -40,6 +41,35 @@ class Finding:
     rewrite: str
     rule: str = ""
     runtimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model in ONNX's text form, and what the rule must say of it.
+
+    Args:
+        device: profile to lint for.
+        graph: "g (float[2] x) => (float[2] y) { y = Relu(x) }", or a whole model that begins with "<".
+        severity: of the finding; None where the rule must be silent.
+        says: part of the reason or the rewrite.
+        opset: for a text without a header.
+    """
+
+    device: str
+    graph: str
+    severity: Severity | None
+    says: str = ""
+    opset: int = 23
+
+    def model(self) -> "ir.Model":
+        """The model, with its shapes inferred."""
+        import onnx
+        import onnx_ir as ir
+        from onnx_ir.passes.common import ShapeInferencePass
+
+        header = f'<ir_version: 10, opset_import: ["": {self.opset}]> '
+        text = self.graph if self.graph.startswith("<") else header + self.graph
+        return ShapeInferencePass()(ir.serde.deserialize_model(onnx.parser.parse_model(text))).model
 
 
 def error(node: "ir.Node | None", reason: str, rewrite: str) -> Finding:

@@ -7,10 +7,10 @@ parsing it, and finds no runner for NonMaxSuppression (measured). On a processor
 
 from collections.abc import Iterator
 
-from edgetok.lint_rules import Finding, Graph, Target, error, warning
+from edgetok.lint_rules import Example, Finding, Graph, Target, error, warning
 
 REWRITE = {
-    "NonZero": "take the indices from a constant, or TopK with a fixed K; capture with the attention mask's length fixed",
+    "NonZero": "take the indices from a constant, or TopK with a fixed K; fix the length of the attention mask",
     "NonMaxSuppression": "move it out of the model",
     "If": "export the branch that is needed",
     "Loop": "unroll it at export: a fixed number of steps",
@@ -26,5 +26,25 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
         if target.runtime.name == "tensorrt-rtx" and node.op_type in ("NonZero", "NonMaxSuppression"):
             yield error(node, f"tensorrt-rtx does not build {node.op_type}", REWRITE[node.op_type])
         else:
-            yield warning(node, f"{node.op_type} makes shapes or flow depend on the data: no fusion across it, no CUDA graph",
-                          REWRITE[node.op_type])  # fmt: skip
+            yield warning(
+                node,
+                f"{node.op_type} makes shapes or flow depend on the data: no fusion across it, no CUDA graph",
+                REWRITE[node.op_type],
+            )
+
+
+EXAMPLES = (
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float[9] x) => (int64[1,n] y) { y = NonZero(x) }",
+        "warning",
+        "NonZero makes shapes or flow depend on the data",
+    ),
+    Example(
+        "rtx-4090",
+        "g (float[9] x) => (int64[1,n] y) { y = NonZero(x) }",
+        "error",
+        "tensorrt-rtx does not build NonZero",
+    ),
+    Example("x86-cpu", "g (float[9] x) => (int64[1,n] y) { y = NonZero(x) }", None),
+)

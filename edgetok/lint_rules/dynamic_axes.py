@@ -6,7 +6,7 @@ Shape); TensorRT plans for a range instead of one size.
 
 from collections.abc import Iterator
 
-from edgetok.lint_rules import Finding, Graph, Target, info, warning
+from edgetok.lint_rules import Example, Finding, Graph, Target, info, warning
 
 
 def check(graph: Graph, target: Target) -> Iterator[Finding]:
@@ -17,5 +17,22 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
         free = [str(dim) for dim in value.shape[1:] if not isinstance(dim, int)]
         if free:
             say = warning if target.tensorrt else info
-            yield say(None, f"input {value.name!r} has dynamic axes besides the batch: {', '.join(free)}",
-                      "export with --length N (text, audio) or --size HxW (images)")  # fmt: skip
+            yield say(
+                None,
+                f"input {value.name!r} has dynamic axes besides the batch: {', '.join(free)}",
+                "export with --length N (text, audio) or --size HxW (images)",
+            )
+
+
+EXAMPLES = (
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float[batch,tokens,4] x) => (float[batch,tokens,4] y) { y = Relu(x) }",
+        "warning",
+        "besides the batch: tokens",
+    ),
+    Example(
+        "x86-cpu", "g (float[batch,tokens,4] x) => (float[batch,tokens,4] y) { y = Relu(x) }", "info", "--length N"
+    ),
+    Example("x86-cpu", "g (float[batch,5,4] x) => (float[batch,5,4] y) { y = Relu(x) }", None),
+)

@@ -19,12 +19,18 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
     for location in locations:
         path = PurePosixPath(location.replace("\\", "/"))
         if path.is_absolute() or PureWindowsPath(location).drive or ".." in path.parts:
-            yield error(None, f"weights are read from {location!r}, outside the model's folder",
-                        "save the model again with its data beside it")  # fmt: skip
+            yield error(
+                None,
+                f"weights are read from {location!r}, outside the model's folder",
+                "save the model again with its data beside it",
+            )
         elif graph.folder is not None:
             file = graph.folder / path
             if not file.resolve().is_relative_to(graph.folder.resolve()):
-                yield error(None, f"weights are read from {location!r}, a link out of the model's folder",
-                            "put the file itself there")  # fmt: skip
+                yield error(
+                    None,
+                    f"weights are read from {location!r}, a link out of the model's folder",
+                    "put the file itself there",
+                )
             elif not file.is_file():
                 yield error(None, f"weights are read from {location!r}, which is not there", "copy it beside the model")

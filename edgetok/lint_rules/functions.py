@@ -15,5 +15,8 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
     local = {(function.domain, function.name) for function in graph.model.functions.values()}
     for node in graph.nodes():
         if (node.domain, node.op_type) in local:
-            yield error(node, f"tensorrt {target.runtime.version} reads no model-local functions: they came with 9.0",
-                        "inline them: onnx.inliner.inline_local_functions")  # fmt: skip
+            yield error(
+                node,
+                f"tensorrt {target.runtime.version} reads no model-local functions: they came with 9.0",
+                "inline them: onnx.inliner.inline_local_functions",
+            )

@@ -6,7 +6,7 @@ plugin for float32 and float16 that breaks fusion; TensorRT-RTX has no plugins, 
 
 from collections.abc import Iterator
 
-from edgetok.lint_rules import Finding, Graph, Target, error, warning
+from edgetok.lint_rules import Example, Finding, Graph, Target, error, warning
 
 REWRITE = "add rows by a one-hot matrix: Equal, Cast, MatMul"
 
@@ -23,5 +23,46 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
         if node.op_type == "ScatterND" or offer.name == "tensorrt-rtx" or not offer.at_least("10.0"):
             yield error(node, f"{offer.name} takes no {node.op_type} with reduction={reduction!r}", REWRITE)
         else:
-            yield warning(node, f"tensorrt runs ScatterElements with reduction={reduction!r} in a plugin: float32 and "
-                          "float16 only, and nothing fuses across it", REWRITE)  # fmt: skip
+            yield warning(
+                node,
+                f"tensorrt runs ScatterElements with reduction={reduction!r} in a plugin: float32 and "
+                "float16 only, and nothing fuses across it",
+                REWRITE,
+            )
+
+
+EXAMPLES = (
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float[9,4] x, int64[2,1] i, float[2,4] u) => (float[9,4] y) { y = ScatterND <reduction ="
+        ' "add"> (x, i, u) }',
+        "error",
+        "ScatterND with reduction='add'",
+    ),
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float[9,4] x, int64[2,4] i, float[2,4] u) => (float[9,4] y) { y = ScatterElements <axis ="
+        ' 0, reduction = "add"> (x, i, u) }',
+        "warning",
+        "in a plugin",
+    ),
+    Example(
+        "rtx-4090",
+        "g (float[9,4] x, int64[2,4] i, float[2,4] u) => (float[9,4] y) { y = ScatterElements <axis ="
+        ' 0, reduction = "add"> (x, i, u) }',
+        "error",
+        "tensorrt-rtx takes no ScatterElements",
+    ),
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float[9,4] x, int64[2,1] i, float[2,4] u) => (float[9,4] y) { y = ScatterND <reduction ="
+        ' "none"> (x, i, u) }',
+        None,
+    ),
+    Example(
+        "x86-cpu",
+        "g (float[9,4] x, int64[2,1] i, float[2,4] u) => (float[9,4] y) { y = ScatterND <reduction ="
+        ' "add"> (x, i, u) }',
+        None,
+    ),
+)
