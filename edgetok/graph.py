@@ -1,0 +1,172 @@
+"""Small helpers on onnx-ir graphs: emitting nodes, reading constants, walking, evaluating a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from edgetok.model import TensorSpec
+
+OPSET = 23
+IR_VERSION = 10
+LAST = np.iinfo(np.int64).max  # "to the end" in a Slice
+
+Emit = Callable[..., ir.Value]
+
+
+class Emitter:
+    """Writes nodes in front of a node of a graph: `op.MatMul(a, b)` gives the output value.
+
+    Python and numpy constants among the inputs become initializers.
+
+    Args:
+        graph: the graph to write into.
+        before: the node in front of which the new nodes stand; None appends.
+        part: prefix of the new nodes' names, such as "blocks.3/reduce".
+    """
+
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None, part: str = ""):
+        self.graph, self.before, self.part = graph, before, part
+
+    def __getattr__(self, op_type: str) -> Emit:
+        def emit(*inputs: object, outputs: int = 1, domain: str = "", **attributes: object) -> object:
+            node = ir.node(
+                op_type,
+                [None if value is None else self._value(value) for value in inputs],
+                attributes=attributes or None,  # type: ignore[arg-type]
+                domain=domain,
+                num_outputs=outputs,
+            )
+            if self.part:
+                node.metadata_props["part"] = self.part
+            if self.before is None:
+                self.graph.append(node)
+            else:
+                self.graph.insert_before(self.before, node)
+            return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+        return emit  # type: ignore[return-value]
+
+    def _value(self, value: object) -> ir.Value:
+        return value if isinstance(value, ir.Value) else constant(self.graph, np.asarray(value))
+
+
+def constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
+    """An initializer of the graph that holds the array, under a free name."""
+    number = len(graph.initializers)
+    while (name := f"constant_{number}") in graph.initializers:
+        number += 1
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.tensor(array, name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """The array behind an initializer or a Constant node, else None."""
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def ints_of(value: ir.Value | None) -> list[int] | None:
+    """The integers behind a constant, else None."""
+    array = constant_of(value)
+    return None if array is None or array.dtype.kind not in "iu" else [int(i) for i in array.reshape(-1)]
+
+
+def attribute(node: ir.Node, name: str, default: object = None) -> object:
+    """The value of a node's attribute, or the default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def static_shape(value: ir.Value) -> list[int | None] | None:
+    """The shape with None for what is not a plain number; None when even the rank is unknown."""
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else None for dim in value.shape]
+
+
+def rank(value: ir.Value) -> int | None:
+    """The number of axes, None when unknown."""
+    return None if value.shape is None else len(value.shape)
+
+
+def ancestors(values: Iterable[ir.Value | None]) -> set[ir.Node]:
+    """Every node that the values depend on."""
+    seen: set[ir.Node] = set()
+    stack = [value.producer() for value in values if value is not None]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack += [value.producer() for value in node.inputs if value is not None]
+    return seen
+
+
+def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """(node, input index) of every use, in a fixed order."""
+    return list(value.uses())
+
+
+def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str | ir.SymbolicDim | None]) -> ir.Value:
+    """The value, with its dtype and shape written down."""
+    value.dtype, value.shape = dtype, ir.Shape(shape)
+    return value
+
+
+def is_data_free(value: ir.Value) -> bool:
+    """Whether a value is the same for all inputs of one shape: weights, constants and shapes only."""
+    stack, seen = [value], set()
+    while stack:
+        current = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input() and constant_of(current) is None:
+                return False
+        elif node.op_type not in ("Shape", "Size", "Constant"):
+            stack += [value for value in node.inputs if value is not None]
+    return True
+
+
+def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Run the part of the graph that the values need, by ONNX's own reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    part = ir.convenience.extract(graph, [value for value in graph.inputs], list(values))
+    model = ir.Model(part, ir_version=IR_VERSION)
+    evaluator = ReferenceEvaluator(ir.to_proto(model))
+    return [np.asarray(array) for array in evaluator.run(None, {v.name: feeds[v.name] for v in part.inputs})]
+
+
+def specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
+    """Graph inputs or outputs as the manifest names them; axis 0 is "batch" where it is no number."""
+    from edgetok.model import TensorSpec
+
+    return tuple(
+        TensorSpec(
+            name=value.name or "",
+            dtype=str(value.dtype.numpy()) if value.dtype else "float32",
+            shape=tuple(
+                dim if isinstance(dim, int) else ("batch" if axis == 0 else str(dim))
+                for axis, dim in enumerate(value.shape or ())
+            ),
+            preprocess=None,
+        )
+        for value in values
+    )

@@ -1,0 +1,159 @@
+"""manifest.json: what a bundle says about itself.
+
+The file has exactly one spelling (`canonical_json`), so that equal bundles have equal bytes and its sha256 can be the
+bundle's id. It also carries a checksum of itself: a changed byte is found without knowing the id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from edgetok import __version__
+from edgetok.errors import BundleError
+from edgetok.model import Origin, TensorSpec
+
+SCHEMA_VERSION: Final = 1
+FILES = re.compile(r"model\.onnx|model\.onnx\.data|samples/[a-z]+\.safetensors")  # leaves no way out of the folder
+
+
+def _file_name(name: str) -> str:
+    if not FILES.fullmatch(name):
+        raise ValueError(f"{name!r} is no file of a bundle: model.onnx, model.onnx.data, samples/NAME.safetensors are")
+    return name
+
+
+def _six_digits(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if value == float("inf") else value
+
+
+Figure = Annotated[float, AfterValidator(_six_digits)]  # more digits are noise of the machine
+FileName = Annotated[str, AfterValidator(_file_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Recipe(_Part):
+    """What the user asked for; `reduce` holds one canonical spec a technique, as in "tome:r=16"."""
+
+    reduce: tuple[str, ...] = ()
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    emit: Literal["full", "reduced"] = "full"
+    batch: int | None = None
+    length: int | None = None
+    size: int | tuple[int, int] | None = None
+    min_cosine: Figure | None = None
+
+
+class Step(_Part):
+    """What a technique does in one block."""
+
+    block: int
+    technique: str
+    tokens_in: int
+    tokens_out: int
+
+
+class Fidelity(_Part):
+    """How near one output comes to the original's, over the samples; `sqnr_db` is None where the two are equal."""
+
+    output: str
+    cosine: Figure
+    sqnr_db: Annotated[Figure | None, BeforeValidator(_finite_or_none)]
+    max_abs: Figure
+    top1: Figure | None = None
+
+
+class BuiltOn(_Part):
+    """The exporting machine, as far as the bytes of a bundle depend on it."""
+
+    machine: str
+    cpu_features: tuple[str, ...]
+
+
+class FileDigest(_Part):
+    """One file of the bundle."""
+
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(_Part):
+    """What a bundle says about itself. `tokens` is the count before the first block; `files` is filled on writing."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    source: Origin
+    recipe: Recipe
+    tokens: int
+    schedule: tuple[Step, ...] = ()
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    fidelity: tuple[Fidelity, ...] = ()
+    tools: dict[str, str | None]
+    built_on: BuiltOn
+    files: dict[FileName, FileDigest] = {}
+
+
+def canonical_json(value: Any) -> bytes:
+    """Spell a JSON value in the one way that manifests use.
+
+    Raises:
+        ValueError: for what JSON cannot say: NaN, infinities, lone surrogates.
+    """
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Give the bytes of manifest.json."""
+    body = manifest.model_dump(mode="json")
+    return canonical_json(body | {"checksum": _sha256(canonical_json(body))})
+
+
+def decode(data: bytes) -> Manifest:
+    """Read the bytes of manifest.json.
+
+    Raises:
+        BundleError: the bytes are no manifest, were changed since they were written, or are of another version.
+    """
+    try:
+        body = json.loads(data)
+        canonical = isinstance(body, dict) and canonical_json(body) == data
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"manifest.json is not JSON: {error}; copy the bundle anew or export it again") from None
+    if not isinstance(body, dict) or not isinstance(version := body.get("schema_version"), int):
+        raise BundleError("manifest.json is no manifest of a bundle: it has no schema_version")
+    if version != SCHEMA_VERSION:
+        raise BundleError(_other_version(version, body))
+    checksum = body.pop("checksum", None)
+    if not canonical or checksum != _sha256(canonical_json(body)):
+        raise BundleError("manifest.json was changed after it was written; copy the bundle anew or export it again")
+    try:
+        return Manifest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"manifest.json: {where}: {first['msg']}") from None
+
+
+def _other_version(version: int, body: dict[str, Any]) -> str:
+    """Say which version the bundle has, which one this edgetok reads, and what to do."""
+    tools = body.get("tools")
+    writer = tools.get("edgetok") if isinstance(tools, dict) else None
+    by = f", written by edgetok {writer!r}" if isinstance(writer, str) else ""
+    cure = "upgrade: pip install -U edgetok" if version > SCHEMA_VERSION else "export it again"
+    return f"the bundle has schema version {version}{by}; edgetok {__version__} reads version {SCHEMA_VERSION}: {cure}"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

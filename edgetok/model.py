@@ -1,0 +1,68 @@
+"""What capture hands on: the graph, its inputs and outputs, where it came from, and the original to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetok.preprocess import Preprocess  # at run time too: the manifest validates TensorSpec by its annotations
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: numpy's name of the type: "float32", "int64", "bfloat16".
+        shape: one entry per axis; a string, such as "batch", names a dynamic one.
+        preprocess: how a file becomes this input; None for outputs, and where only arrays will do.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    preprocess: Preprocess | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a graph came from.
+
+    Attributes:
+        kind: "zoo", "onnx", "huggingface" or "callable".
+        name: what it is called: the base name, never a path of this machine.
+        sha256: of the weights' file, or of all of them; None when the weights were made in memory.
+        licence: of the weights, where it is known.
+    """
+
+    kind: str
+    name: str
+    sha256: str | None = None
+    licence: str | None = None
+
+
+@dataclass
+class Captured:
+    """A source turned into a graph.
+
+    Attributes:
+        model: opset 23, IR 10, only operators with a CPU kernel in onnxruntime 1.23.
+        inputs: in the graph's order.
+        outputs: in the graph's order.
+        origin: goes into the manifest.
+        reference: the original: the PyTorch module, or the untouched file on stock onnxruntime.
+        example: one seeded batch of valid inputs.
+    """
+
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    origin: Origin
+    reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    example: dict[str, np.ndarray]

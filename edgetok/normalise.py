@@ -1,0 +1,1 @@
+def normalise(model): pass

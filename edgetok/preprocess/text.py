@@ -1,0 +1,112 @@
+"""A text as a transformer eats it: token ids, and the mask that tells tokens from padding."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from edgetok.errors import InputError
+from edgetok.preprocess.base import FilePreprocess, Medium
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_TEXT_BYTES = 1 << 20  # far more than any `length` of tokens needs
+
+# What an example is made of: common words, most of them one token in any vocabulary.
+_WORDS = (
+    "the",
+    "river",
+    "runs",
+    "under",
+    "an",
+    "old",
+    "stone",
+    "bridge",
+    "while",
+    "children",
+    "watch",
+    "boats",
+    "and",
+    "rain",
+)
+
+
+class TextPreprocess(FilePreprocess):
+    """Tokenize, cut or pad to a fixed length.
+
+    Attributes:
+        tokenizer: name of the tokenizer's file (the `tokenizer.json` of Hugging Face's tokenizers); it lies in the
+            bundle, whose manifest lists its digest. Cutting and padding are as written here, whatever the file says.
+        length: tokens per text, the special ones included; what is longer is cut.
+        pad_id: id of the padding token.
+        pad_token: the padding token itself.
+        pad_side: where the padding goes.
+        yields: which of the model's inputs this is.
+    """
+
+    kind: Literal["text"] = "text"
+    medium: ClassVar[Medium] = "text"
+    tokenizer: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = "tokenizer.json"  # no path
+    length: PositiveInt
+    pad_id: int = 0
+    pad_token: str = "[PAD]"
+    pad_side: Literal["left", "right"] = "right"
+    yields: Literal["input_ids", "attention_mask", "token_type_ids"]
+
+    def load(self, sources: Sequence[str], folder: Path) -> "np.ndarray":
+        """Encode texts; a source is a file, or else the text itself."""
+        return self.encode([_read(source) for source in sources], folder)
+
+    def example(self, batch: int, seed: int, folder: Path) -> "np.ndarray":
+        """Words in a random order: about half the length in the first sample, too long in the second, and so on."""
+        import numpy as np
+
+        rng = np.random.default_rng(seed)
+        texts = []
+        for sample in range(batch):
+            words = self.length if sample % 2 else rng.integers(self.length // 3, 2 * self.length // 3 + 1)
+            texts.append(" ".join(rng.choice(_WORDS, words)))
+        return self.encode(texts, folder)
+
+    def encode(self, texts: list[str], folder: Path) -> "np.ndarray":
+        """Encode texts to (batch, length) int64."""
+        import numpy as np
+        from tokenizers import Tokenizer
+
+        file = folder / self.tokenizer
+        if not file.is_file():
+            raise InputError(f"the model reads text with {self.tokenizer}, which is missing; give token ids as .npz")
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.enable_truncation(self.length)
+            tokenizer.enable_padding(
+                direction=self.pad_side, pad_id=self.pad_id, pad_token=self.pad_token, length=self.length
+            )
+            encodings = tokenizer.encode_batch(texts)
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise InputError(f"{self.tokenizer} cannot encode the text: {error}") from error
+        attribute = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}[self.yields]
+        return np.array([getattr(encoding, attribute) for encoding in encodings], dtype=np.int64)
+
+
+def _read(source: str) -> str:
+    """The text in a file, or the source itself if there is no such file."""
+    text, name = source, "the text given"
+    if os.path.isfile(source):
+        name = source
+        with open(source, "rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        if len(content) > MAX_TEXT_BYTES:
+            raise InputError(
+                f"{source} is larger than {MAX_TEXT_BYTES >> 20} MiB: give the part that the model shall read"
+            )
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is not text in UTF-8: {error}") from error
+    if not text.strip():
+        raise InputError(f"{name} is empty")
+    return text

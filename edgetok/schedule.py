@@ -1,0 +1,136 @@
+"""How many tokens go in which block."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from edgetok.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The options that every technique shares. Exactly one of r, keep and ratio is given.
+
+    Attributes:
+        r: tokens that go in each block: "16", or one number per block, "16/12/8".
+        keep: share of the tokens (prefix not counted) left behind the last reduced block, by equal steps.
+        ratio: share of the tokens (prefix not counted) that each block keeps.
+        inflect: slope of r over the blocks, -1 (from 2r down to 0) to 1 (from 0 up to 2r).
+        layers: the blocks that reduce, "2-11" or "3/6/9"; all of them when not given.
+    """
+
+    r: str = ""
+    keep: float = 0.0
+    ratio: float = 0.0
+    inflect: float = 0.0
+    layers: str = ""
+
+    @classmethod
+    def parse(cls, given: dict[str, str]) -> Schedule:
+        """From the texts that the user gave.
+
+        Raises:
+            UsageError: a value out of range, or not exactly one of r, keep and ratio.
+        """
+        chosen = [key for key in ("r", "keep", "ratio") if key in given]
+        if len(chosen) != 1:
+            got = " and ".join(chosen) or "none of them"
+            raise UsageError(f"give exactly one of r=16 (tokens per block), keep=0.5 or ratio=0.9; got {got}")
+        numbers = {key: _number(key, text) for key, text in given.items() if key in ("keep", "ratio", "inflect")}
+        schedule = cls(r=given.get("r", ""), layers=given.get("layers", ""), **numbers)
+        schedule._counts()
+        schedule._blocks(None)
+        if schedule.inflect and "/" in schedule.r:
+            raise UsageError("inflect shapes a single r; with one number per block leave it out")
+        return schedule
+
+    def options(self) -> list[str]:
+        """`key=value` of what was given, in a fixed order."""
+        return [
+            f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
+        ]
+
+    def resolve(self, tokens: int, prefix: int, blocks: int) -> tuple[dict[int, int], list[str]]:
+        """The count of tokens that go in each block.
+
+        At most half of the tokens can go at once: later blocks are clamped to that, with a note.
+
+        Args:
+            tokens: of the first block, prefix included.
+            prefix: leading tokens that never go.
+            blocks: of the model.
+
+        Returns:
+            {block: r} without zeros, and notes for the user.
+
+        Raises:
+            UsageError: a block that does not exist, or the first block would already be clamped.
+        """
+        layers = self._blocks(blocks)
+        result: dict[int, int] = {}
+        notes = []
+        for step, (block, wanted) in enumerate(zip(layers, self._wanted(layers, tokens - prefix), strict=True)):
+            free = tokens - prefix
+            if wanted is None:
+                wanted = int(free - free * self.ratio)
+            r = min(wanted, free // 2)
+            if r < wanted:
+                if step == 0:
+                    raise UsageError(
+                        f"{wanted} tokens cannot go from block {block}: it has {tokens}, {prefix} of them prefix, "
+                        f"and at most half go at once; give at most {free // 2}"
+                    )
+                notes.append(f"block {block}: {wanted} tokens wanted, {r} of {tokens} can go")
+            if r > 0:
+                result[block] = r
+                tokens -= r
+        return result, notes
+
+    def _wanted(self, layers: list[int], free: int) -> list[int | None]:
+        """The count per reduced block; None where it depends on what is left."""
+        if self.ratio:
+            return [None] * len(layers)
+        if self.keep:
+            total = free - round(free * self.keep)
+            edges = [total * step // len(layers) for step in range(len(layers) + 1)]
+            return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+        counts = self._counts()
+        if len(counts) > 1:
+            if len(counts) != len(layers):
+                raise UsageError(f"r={self.r} has {len(counts)} numbers for {len(layers)} blocks")
+            return list(counts)
+        low = int(counts[0] * (1 - self.inflect))
+        step = (2 * counts[0] - 2 * low) / max(len(layers) - 1, 1)
+        return [int(low + step * i) for i in range(len(layers))]
+
+    def _counts(self) -> list[int]:
+        parts = self.r.split("/") if self.r else []
+        if not all(part.isdecimal() for part in parts):
+            raise UsageError(f"r={self.r!r}: accepted is a count such as 16, or one per block such as 16/12/8")
+        return [int(part) for part in parts]
+
+    def _blocks(self, blocks: int | None) -> list[int]:
+        """The reduced blocks in order; `blocks=None` checks the spelling only."""
+        if not self.layers:
+            return list(range(blocks or 0))
+        chosen: set[int] = set()
+        for part in self.layers.split("/"):
+            first, dash, last = part.partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+                raise UsageError(f"layers={self.layers!r}: accepted is a range such as 2-11, or blocks such as 3/6/9")
+            chosen.update(range(int(first), int(last or first) + 1))
+        if blocks is not None and max(chosen) >= blocks:
+            raise UsageError(f"layers={self.layers}: block {max(chosen)} does not exist; the model has blocks 0-{blocks - 1}")
+        return sorted(chosen)
+
+
+def _number(key: str, text: str) -> float:
+    low, high = {"keep": (0.0, 1.0), "ratio": (0.5, 1.0), "inflect": (-1.0, 1.0)}[key]
+    try:
+        number = float(text)
+    except ValueError:
+        raise UsageError(f"{key}={text!r}: accepted is a number from {low:g} to {high:g}") from None
+    if not low <= number <= high or (key == "keep" and number == 0):
+        raise UsageError(f"{key}={text}: accepted is a number from {low:g} to {high:g}")
+    return number

@@ -1,0 +1,260 @@
+"""Following the token axis through the graph: where it lies in each value, and where the count of tokens matters.
+
+From the residual stream behind the first reduced block on, every value either carries the token axis, at a known
+place, or does not. A node that carries it along, token by token, works for any count. Where a node needs all N
+tokens (a layout on the grid, a mean over tokens, an output), the flow ends: an *exit*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import onnx_ir as ir
+
+from edgetok import graph as g
+
+UNARY = {
+    "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign",
+    "Sqrt", "Swish", "Tanh", "IsNaN", "CastLike",
+}  # fmt: skip
+BINARY = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "Equal", "Greater", "Less", "And", "Or", "PRelu"}
+REDUCERS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
+BATCH = 1_000_003  # stands for the batch in products of dimensions
+
+
+class Stop(Exception):  # noqa: N818 - never leaves this module
+    """A node that needs all N tokens; the message says why."""
+
+
+@dataclass
+class Exit:
+    """Where the flow ends: `value` is read by `node` (None: it is a graph output), which needs all tokens."""
+
+    value: ir.Value
+    node: ir.Node | None
+    reason: str
+
+
+@dataclass
+class Flow:
+    """The token axis of every value that has one, the exits, and the Reshapes whose constant must be freed.
+
+    Attributes:
+        axis: the place of the token axis in each value.
+        stage: the last start that each value descends from.
+        exits: where all N tokens are needed.
+        reshapes: {Reshape node: place of the token axis in its output}.
+    """
+
+    axis: dict[ir.Value, int] = field(default_factory=dict)
+    stage: dict[ir.Value, int] = field(default_factory=dict)
+    exits: list[Exit] = field(default_factory=list)
+    reshapes: dict[ir.Node, int] = field(default_factory=dict)
+
+
+def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: int) -> Flow:
+    """Follow the token axis from (B, N, C) values to wherever it leads.
+
+    Args:
+        graph: the graph.
+        starts: the values to begin with, in the graph's order, and the number of the stage that begins with each.
+        tokens: N.
+        prefix: leading tokens that stay where they are.
+    """
+    first, number = next(iter(starts.items()))
+    flow = Flow(axis={first: 1}, stage={first: number})
+    walk = _Walk(flow, tokens, prefix)
+    for node in graph:
+        read = [value for value in dict.fromkeys(node.inputs) if value is not None and value in flow.axis]
+        if not read:
+            continue
+        try:
+            stages = {flow.stage[value] for value in read}
+            if len(stages) > 1:
+                raise Stop(f"{node.op_type} sets tokens of different blocks against each other")
+            axes = walk.step(node)
+        except Stop as stop:
+            flow.exits += [Exit(value, node, str(stop)) for value in read]
+            continue
+        (stage,) = stages
+        for value, axis in zip(node.outputs, axes, strict=False):
+            if axis is not None:
+                flow.axis[value], flow.stage[value] = axis, starts.get(value, stage)
+    flow.exits += [Exit(value, None, "a graph output") for value in graph.outputs if value in flow.axis]
+    return flow
+
+
+class _Walk:
+    """How each kind of node carries the token axis along."""
+
+    def __init__(self, flow: Flow, tokens: int, prefix: int):
+        self.flow, self.tokens, self.prefix = flow, tokens, prefix
+
+    def step(self, node: ir.Node) -> list[int | None]:
+        """The token axis of each output.
+
+        Raises:
+            Stop: the node needs all N tokens.
+        """
+        kind = node.op_type
+        if kind in UNARY:
+            return [self._axis(node, 0)] * len(node.outputs)
+        if kind in BINARY or kind == "Concat":
+            return [self._aligned(node)]
+        if kind in REDUCERS:
+            return [self._reduce(node)]
+        handler = getattr(self, f"_{kind.lower()}", None)
+        if handler is None:
+            raise Stop(f"{kind} mixes tokens, or is not known to leave them apart")
+        return handler(node)  # type: ignore[no-any-return]
+
+    def _axis(self, node: ir.Node, index: int) -> int:
+        axis = self.flow.axis.get(node.inputs[index]) if index < len(node.inputs) else None  # type: ignore[arg-type]
+        if axis is None:
+            raise Stop(f"{node.op_type} reads the tokens as a parameter")
+        return axis
+
+    def _rank(self, node: ir.Node, index: int = 0) -> int:
+        value = node.inputs[index]
+        rank = g.rank(value) if value is not None else None
+        if rank is None:
+            raise Stop(f"{node.op_type} has an input of unknown rank")
+        return rank
+
+    def _aligned(self, node: ir.Node) -> int:
+        """Broadcasting and Concat: all inputs with tokens agree, counted from the end; the others have none there."""
+        ends = {self._axis(node, i) - self._rank(node, i) for i, v in enumerate(node.inputs) if v in self.flow.axis}
+        if len(ends) > 1:
+            raise Stop(f"{node.op_type} sets tokens against tokens")
+        (end,) = ends
+        rank = max(self._rank(node, i) for i, v in enumerate(node.inputs) if v is not None)
+        if node.op_type == "Concat":
+            axis = int(g.attribute(node, "axis"))  # type: ignore[call-overload]
+            if axis in (end, end + rank):
+                raise Stop("Concat adds tokens")
+        for value in node.inputs:
+            if value is None or value in self.flow.axis:
+                continue
+            shape = g.static_shape(value)
+            if shape is None or (len(shape) >= -end and shape[end] != 1):
+                raise Stop(f"{node.op_type} applies a value per position ({value.name!r}), which would have to shrink too")
+        return end + rank
+
+    def _reduce(self, node: ir.Node) -> int | None:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        axes = g.ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if axes is None:
+            raise Stop(f"{node.op_type} over axes that are no constant")
+        axes = [a % rank for a in axes]
+        if axis in axes:
+            raise Stop(f"{node.op_type} pools over the tokens")
+        return axis if g.attribute(node, "keepdims", 1) else axis - sum(a < axis for a in axes)
+
+    def _layernormalization(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        if axis >= int(g.attribute(node, "axis", -1)) % rank:  # type: ignore[call-overload]
+            raise Stop(f"{node.op_type} normalises over the tokens")
+        return [axis]
+
+    _rmsnormalization = _layernormalization
+
+    def _softmax(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        if axis == int(g.attribute(node, "axis", -1)) % rank:  # type: ignore[call-overload]
+            raise Stop(f"{node.op_type} runs over the tokens")
+        return [axis]
+
+    _logsoftmax = _softmax
+
+    def _matmul(self, node: ir.Node) -> list[int | None]:
+        if node.inputs[1] in self.flow.axis:
+            raise Stop("MatMul multiplies with a matrix that holds the tokens")
+        axis, rank = self._axis(node, 0), self._rank(node)
+        if axis == rank - 1:
+            raise Stop("MatMul mixes the tokens")
+        return [axis + max(self._rank(node, 1) - rank, 0)]
+
+    def _gemm(self, node: ir.Node) -> list[int | None]:
+        raise Stop("Gemm takes all tokens of the batch as rows")
+
+    def _transpose(self, node: ir.Node) -> list[int | None]:
+        perm = list(g.attribute(node, "perm") or range(self._rank(node))[::-1])  # type: ignore[call-overload]
+        return [perm.index(self._axis(node, 0))]
+
+    def _reshape(self, node: ir.Node) -> list[int | None]:
+        before, after = _dims(node.inputs[0]), _dims(node.outputs[0])
+        if before is None or after is None:
+            raise Stop("Reshape to a shape that is only known at run time")
+        axis = self._axis(node, 0)
+        for place, dim in enumerate(after):
+            if dim == self.tokens and prod(after[:place]) == prod(before[:axis]):
+                self.flow.reshapes[node] = place
+                return [place]
+        raise Stop("Reshape lays the tokens out anew (a grid, a window, or all in one row)")
+
+    def _slice(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        starts, ends = g.ints_of(node.inputs[1]), g.ints_of(node.inputs[2])
+        axes = g.ints_of(node.inputs[3]) if len(node.inputs) > 3 else list(range(rank))
+        if starts is None or ends is None or axes is None:
+            raise Stop("Slice at places that are only known at run time")
+        for start, end, at in zip(starts, ends, (a % rank for a in axes), strict=False):
+            if at == axis and not (start == 0 and end >= self.tokens):
+                if 0 <= start and 0 <= end <= self.prefix:
+                    return [None]
+                raise Stop("Slice takes tokens by their position")
+        return [axis]
+
+    def _gather(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        at = int(g.attribute(node, "axis", 0)) % rank  # type: ignore[call-overload]
+        if at == axis:
+            indices = g.ints_of(node.inputs[1])
+            if indices is not None and all(0 <= i < self.prefix for i in indices):
+                return [None]  # a prefix token stays where it is
+            raise Stop("Gather takes tokens by their position")
+        removed = g.rank(node.inputs[1]) if node.inputs[1] is not None else None
+        if removed is None:
+            raise Stop("Gather with indices of unknown rank")
+        return [axis + (removed - 1 if at < axis else 0)]
+
+    def _split(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        if int(g.attribute(node, "axis", 0)) % rank == axis:  # type: ignore[call-overload]
+            raise Stop("Split takes tokens by their position")
+        return [axis] * len(node.outputs)
+
+    def _unsqueeze(self, node: ir.Node) -> list[int | None]:
+        axis, axes = self._axis(node, 0), g.ints_of(node.inputs[1])
+        rank = g.rank(node.outputs[0])
+        if axes is None or rank is None:
+            raise Stop("Unsqueeze at axes that are only known at run time")
+        free = [place for place in range(rank) if place not in [a % rank for a in axes]]
+        return [free[axis]]
+
+    def _squeeze(self, node: ir.Node) -> list[int | None]:
+        axis, rank = self._axis(node, 0), self._rank(node)
+        axes = g.ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if axes is None or axis in [a % rank for a in axes]:
+            raise Stop("Squeeze of the tokens")
+        return [axis - sum(a % rank < axis for a in axes)]
+
+    def _attention(self, node: ir.Node) -> list[int | None]:
+        axes = [self._axis(node, i) for i in range(3)]
+        if len(set(axes)) != 1:
+            raise Stop("Attention between different sequences")
+        return [axes[0]]
+
+    def _shape(self, node: ir.Node) -> list[int | None]:
+        return [None]
+
+
+def _dims(value: ir.Value | None) -> list[int] | None:
+    """The dimensions with BATCH for a dynamic axis 0; None when another one is unknown."""
+    shape = g.static_shape(value) if value is not None else None
+    if shape is None:
+        return None
+    dims = [BATCH if dim is None and place == 0 else dim for place, dim in enumerate(shape)]
+    return None if any(dim is None for dim in dims) else dims  # type: ignore[return-value]

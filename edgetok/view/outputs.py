@@ -1,0 +1,100 @@
+"""What needs all N tokens behind the blocks: restore them, or give out the reduced ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgetok import graph as g
+from edgetok.errors import Refusal
+from edgetok.view.flow import Exit
+
+if TYPE_CHECKING:
+    from edgetok.view.view import Stage
+
+Tokens = dict[ir.Value, "tuple[int, Stage]"]  # the token axis of a value, and the stage it belongs to
+
+
+def restore(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
+    """Bring all N tokens back in front of every exit: each takes the value of the row it ended in."""
+    restored: dict[ir.Value, ir.Value] = {}
+    for end in exits:
+        value = _now(end.value)
+        axis, stage = tokens[end.value]
+        if stage.rows is None:
+            continue
+        if value not in restored:
+            restored[value] = _gather(graph, value, axis, stage)
+        if end.node is None:
+            _replace_output(graph, value, restored[value])
+        else:
+            for place, read in enumerate(end.node.inputs):
+                if read is value:
+                    end.node.replace_input_with(place, restored[value])
+
+
+def emit_reduced(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
+    """Give out the reduced tokens, their sizes and the row of each original token.
+
+    Raises:
+        Refusal: the tokens of several stages are given out.
+    """
+    reduced = [end for end in exits if tokens[end.value][1].rows is not None]
+    if not reduced:
+        return
+    stages = {id(tokens[end.value][1]): tokens[end.value][1] for end in reduced}
+    if len(stages) > 1:
+        raise Refusal("the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full")
+    (stage,) = stages.values()
+    lost = _descendants(end.node for end in reduced if end.node is not None)
+    for output in [value for value in graph.outputs if value.producer() in lost]:
+        graph.outputs.remove(output)
+    for number, value in enumerate(dict.fromkeys(_now(e.value) for e in reduced if e.node is not None)):
+        if value not in graph.outputs:
+            value.name = "tokens" if number == 0 else f"tokens_{number}"
+            graph.outputs.append(value)
+    assert stage.rows is not None
+    extra = {"token_rows": stage.rows} | ({"token_size": stage.size} if stage.size is not None else {})
+    for name, value in extra.items():
+        value.name = name
+        graph.outputs.append(value)
+
+
+def _now(value: ir.Value) -> ir.Value:
+    """The value, or what a reduction put in its place."""
+    return value.meta.get("reduced", value)  # type: ignore[no-any-return]
+
+
+def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage) -> ir.Value:
+    """value with its token axis back at N."""
+    op = g.Emitter(graph, part="head")
+    dims = list(value.shape or ())
+    order = [0, axis, *(a for a in range(1, len(dims)) if a != axis)]
+    turned = value if order == sorted(order) else op.Transpose(value, perm=order)
+    full = op.GatherND(turned, op.Unsqueeze(stage.rows, np.array([-1])), batch_dims=1)
+    if turned is not value:
+        full = op.Transpose(full, perm=[order.index(a) for a in range(len(dims))])
+    rows = stage.rows.shape  # type: ignore[union-attr]
+    assert rows is not None
+    return g.typed(full, value.dtype, [rows[1] if at == axis else dim for at, dim in enumerate(dims)])
+
+
+def _replace_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Let `new` be the graph output that `old` was, under its name."""
+    for place, output in enumerate(graph.outputs):
+        if output is old:
+            old.name, new.name = f"{old.name}_reduced", old.name
+            graph.outputs[place] = new
+
+
+def _descendants(nodes: object) -> set[ir.Node]:
+    seen: set[ir.Node] = set()
+    stack = list(nodes)  # type: ignore[call-overload]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += [user for value in node.outputs for user, _ in value.uses()]
+    return seen

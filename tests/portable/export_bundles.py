@@ -1,0 +1,31 @@
+"""Export every technique on three kinds of transformer into one folder. Needs torch; what it writes does not.
+
+python tests/portable/export_bundles.py OUT
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import edgetok
+
+SOURCES = {  # name: source, tokens dropped in each block, options
+    "vit": ("models:vit_small", 13, {}),
+    "dinov2": ("zoo:dinov2-style-s14", 16, {}),
+    "minilm": ("zoo:minilm", 4, {"length": 64}),
+}
+TECHNIQUES = ("tome", "pitome", "random")
+
+
+def main(out: Path) -> None:
+    """Write OUT/vit-tome, OUT/vit-pitome and so on."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for name, (source, r, options) in SOURCES.items():
+        for technique in TECHNIQUES:
+            print(f"export {source} --reduce {technique}:r={r}", flush=True)
+            edgetok.export(source, out=out / f"{name}-{technique}", reduce=[f"{technique}:r={r}"], **options)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
