@@ -6,6 +6,7 @@ names its `source`; the loader refuses a table that does not.
 
 import platform
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +109,9 @@ class Device(_Table):
     @classmethod
     def read(cls, path: Path) -> "Device":
         """Read a profile; its name is the file's."""
-        try:
+        if sys.version_info >= (3, 11):
             import tomllib
-        except ImportError:  # Python 3.10
+        else:
             import tomli as tomllib
         try:
             return cls(name=path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))

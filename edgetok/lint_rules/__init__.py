@@ -1,8 +1,8 @@
 """One rule per file: what will not run, or be slow, on a device.
 
-A rule is a module with `check(graph, target)`, which yields `error(...)`, `warning(...)` or `info(...)`, and
-`EXAMPLES`, which are its tests. The file name is the registration. A rule is asked once per runtime that the device offers; its
-docstring says where its facts are from.
+A rule is a module with `check(graph, target)`, which yields `error(...)`, `warning(...)` or `info(...)`, and with
+`EXAMPLES`, which are its tests. The file name is the registration. A rule is asked once per runtime that the device
+offers; its docstring says where its facts are from.
 """
 
 from collections.abc import Iterator
@@ -120,7 +120,8 @@ class Graph:
         """Every node, those of subgraphs and local functions too; of the named standard operators only, if any."""
         import onnx_ir as ir
 
-        for part in (self.model.graph, *self.model.functions.values()):
+        parts: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
+        for part in parts:
             for node in ir.traversal.RecursiveGraphIterator(part):
                 if not op_types or (node.op_type in op_types and node.domain == ""):
                     yield node
@@ -149,7 +150,7 @@ def static_dim(value: "ir.Value | None", axis: int) -> int | None:
 
 def names() -> list[str]:
     """Every rule."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for folder in __path__ for path in Path(folder).glob("*.py") if path.stem != "__init__")
 
 
 def load(name: str) -> Any:

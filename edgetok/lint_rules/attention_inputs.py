@@ -24,7 +24,7 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
             )
         if not target.tensorrt or q is None:
             continue
-        if mask is not None and None not in (mask.dtype, q.dtype) and mask.dtype not in (q.dtype, ir.DataType.BOOL):
+        if mask and mask.dtype and q.dtype and mask.dtype not in (q.dtype, ir.DataType.BOOL):
             yield error(
                 node,
                 f"the mask is {mask.dtype.name.lower()}, the queries {q.dtype.name.lower()}; TensorRT wants one type",

@@ -1,9 +1,11 @@
 """Operators that onnxruntime's CPU provider has no kernel for, by operator version and by type.
 
-The tables onnxruntime-*.json are onnxruntime's own answer (benchmarks/kernel_table.py); the newest one not newer than the
-device's runtime is used. Measured with both versions: an operator without a kernel that ONNX defines by other
+The tables onnxruntime-*.json are onnxruntime's own answer (benchmarks/kernel_table.py); the newest one not newer than
+the device's runtime is used. Measured with both versions: an operator without a kernel that ONNX defines by other
 operators is inlined, which fails in bfloat16 (the inner operators have no kernel either); float16 without a kernel is
-computed in float32 between casts, which `half_on_cpu` reports. Held against onnxruntime over the 1855 small models of
+computed in float32 between casts, which `half_on_cpu` reports.
+
+Held against onnxruntime over the 1855 small models of
 onnx's own test suite, this rule and `too_new` agree with 1.23.2 on all but 12 and with 1.32.0 on all but 21: they miss
 attributes that are refused and operators inside inlined functions, and raised one false alarm (Range of bfloat16).
 """
@@ -45,7 +47,7 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
                 )
             continue
         serving = [types for first, last, types in rows if serves(first, last, schema.since_version)]
-        composed = schema.has_function or schema.has_context_dependent_function
+        composed = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
         if not serving and not composed:
             yield error(
                 node,

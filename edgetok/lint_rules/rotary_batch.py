@@ -43,7 +43,7 @@ EXAMPLES = (
         "x86-cpu", "g (float[2,3,5,8] x, float[2,5,4] c) => (float[2,3,5,8] y) { y = RotaryEmbedding(x, c, c) }", None
     ),
     Example(
-        "jetson-orin-nano-jp72",
+        "rtx-4090",
         "g (float[2,3,5,8] x, float[1,5,4] c) => (float[2,3,5,8] y) { y = RotaryEmbedding(x, c, c) }",
         None,
     ),
