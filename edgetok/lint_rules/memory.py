@@ -1,7 +1,6 @@
 """Weights that do not fit into the device's memory, or leave too little of it.
 
-Half is a rule of thumb: building a TensorRT engine holds the weights twice, and on a Jetson the processor uses the same
-memory.
+Half is a rule of thumb, not a measurement: activations, the runtime and, on a Jetson, the system want the rest.
 """
 
 from collections.abc import Iterator
@@ -23,6 +22,6 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
     elif weights > memory.gigabytes / 2:
         yield warning(
             None,
-            f"the weights take {weights:.1f} of {memory.gigabytes:g} GB; building an engine holds them twice",
+            f"the weights take {weights:.1f} of {memory.gigabytes:g} GB, which leaves little for the rest",
             rewrite,
         )
