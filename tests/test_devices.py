@@ -1,7 +1,7 @@
 """Device profiles: sources, peaks, and which machine is which. tests/data/machines holds small file systems.
 
-Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those of
-the board under JetPack 6 serve for 7.2 too); the rest of the files is written in the kernel's and the driver's format.
+Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those
+of the board under JetPack 6 serve for 7.2 too); the rest is written in the kernel's and the driver's format.
 """
 
 from pathlib import Path
