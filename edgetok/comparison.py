@@ -56,7 +56,7 @@ def compare(
     if rounds < MIN_ROUNDS:
         raise UsageError(f"rounds={rounds}: a ratio with an interval needs at least {MIN_ROUNDS}")
     turn_seconds = min(turn_seconds, max_seconds / (rounds * len(workers)))
-    runs = [max(3, ceil(turn_seconds * 1e3 / median(worker.sample(5)))) for worker in workers]
+    runs = [max(3, ceil(turn_seconds * 1e3 / median(worker.sample(10)[5:]))) for worker in workers]
     turns: list[list[float]] = [[] for _ in workers]
     for i in range(rounds):
         order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 PLACE = re.compile(r"(?:^|\s)(?:(embed|head)|(blocks\.\d+)/(attention|reduce|mlp))/")
 Place = tuple[str, str]  # block and part: ("blocks.3", "mlp"); embed and head have the part ""
@@ -53,7 +52,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """Where the time of a run goes; `layers` and `between_nodes` add up to `whole`. Medians of all runs, milliseconds."""
+    """Where the time of a run goes, in milliseconds; `layers` and `between_nodes` add up to `whole`.
+
+    Means of the faster half of the runs: means add up, and what others did on the machine is mostly in the slower half.
+    """
 
     whole: float
     layers: tuple[Layer, ...]
@@ -61,7 +63,7 @@ class LayerTable:
     by_neighbour: float  # how much of `layers` was placed by the neighbours in execution order
     merging_cost: float | None  # all `reduce` parts; None: nothing is reduced
     blocks_saved: float | None  # all `saved`; None: there is no unreduced model to compare with
-    runs: int
+    runs: int  # all of them
 
 
 def places(nodes: Sequence[NodeTime]) -> list[tuple[Place, bool]]:
@@ -88,14 +90,15 @@ def layer_table(
         tokens: how many tokens enter and leave each block.
         unreduced: the table of the model before reduction, measured beside this one.
     """
-    parts: dict[Place, list[float]] = defaultdict(lambda: [0.0] * len(runs))
-    inferred = [0.0] * len(runs)
-    for i, run in enumerate(runs):
+    quiet = sorted(runs, key=lambda run: run.duration)[: (len(runs) + 1) // 2]
+    scale = 1e3 * len(quiet)  # from the sum of microseconds to the mean in milliseconds
+    times: dict[Place, float] = defaultdict(float)
+    by_neighbour = 0.0
+    for run in quiet:
         for node, (place, named) in zip(run.nodes, places(run.nodes), strict=True):
-            parts[place][i] += node.duration / 1e3
-            inferred[i] += 0 if named else node.duration / 1e3
-    whole = median(run.duration for run in runs) / 1e3
-    times = {place: median(values) for place, values in parts.items()}
+            times[place] += node.duration / scale
+            by_neighbour += 0 if named else node.duration / scale
+    whole = sum(run.duration for run in quiet) / scale
     baseline = {layer.name: layer for layer in unreduced.layers} if unreduced else {}
     layers = tuple(
         _layer(block, times, whole, tokens, baseline.get(block)) for block in sorted({b for b, _ in times}, key=_order)
@@ -106,7 +109,7 @@ def layer_table(
         whole=whole,
         layers=layers,
         between_nodes=whole - sum(times.values()),
-        by_neighbour=median(inferred),
+        by_neighbour=by_neighbour,
         merging_cost=sum(costs) if costs else None,
         blocks_saved=sum(savings) if savings else None,
         runs=len(runs),

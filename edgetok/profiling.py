@@ -17,6 +17,7 @@ from edgetok.trace import chrome_trace
 from edgetok.worker import Side, Worker
 
 DRIFT, PROFILER_COST, UNEXPLAINED, LOAD = 0.05, 0.1, 0.05, 0.25  # beyond these the report warns
+LAYER_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Effort:
         max_seconds: the most time of a latency measurement, and of the comparison.
         warm_up_seconds: the most time until the runs are steady.
         rounds: how many turns each side of a comparison takes.
-        layer_seconds: how long each run with the profiler on goes on.
+        layer_seconds: how long each side runs with the profiler on.
     """
 
     percentile: float = 0.9
@@ -37,7 +38,7 @@ class Effort:
     max_seconds: float = 30.0
     warm_up_seconds: float = 10.0
     rounds: int = 15
-    layer_seconds: float = 1.0
+    layer_seconds: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ def _compare(workers: Sequence[Worker], effort: Effort, progress: Progress | Non
 def _profile(
     workers: Sequence[Worker], timings: Sequence[Timing], effort: Effort, progress: Progress | None
 ) -> list[list[ProfiledRun]]:
-    """Runs with the profiler on, in two turns each when there are two sides, so that their layers can be compared."""
-    turns = len(workers)
+    """Runs with the profiler on, in turns when there are two sides, so that their layers can be compared."""
+    turns = LAYER_TURNS if len(workers) > 1 else 1
     runs: list[list[ProfiledRun]] = [[] for _ in workers]
     for turn in range(turns):
         for side, (worker, timing) in enumerate(zip(workers, timings, strict=True)):
             count = effort.layer_seconds * 1e3 / turns / median(timing.milliseconds)
-            runs[side] += worker.profile(warm_up=3, runs=int(min(50, max(5, count))))
+            runs[side] += worker.profile(warm_up=3, runs=int(min(50, max(4, count))))
         if progress:
             progress("profiling layers", (turn + 1) / turns)
     return runs

@@ -47,16 +47,16 @@ def _summary(device: str, sides: list[Measured]) -> Table:
 
 def _quantile(quantile: Quantile) -> str:
     if not quantile.claimed:  # too few runs to bound it from above
-        return f"{quantile.value:.2f} {'= slowest run' if quantile.is_max else ''} [{_end(quantile.low)}, ?]"
-    return f"{quantile.value:.2f} [{_end(quantile.low)}, {_end(quantile.high)}]"
+        return f"{_number(quantile.value)} {'= slowest run ' if quantile.is_max else ''}[{_number(quantile.low)}, ?]"
+    return f"{_number(quantile.value)} [{_number(quantile.low)}, {_number(quantile.high)}]"
 
 
-def _end(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f}"
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def _comparison(comparison: Comparison) -> Text:
-    low, high = _end(comparison.speedup.low), _end(comparison.speedup.high)
+    low, high = _number(comparison.speedup.low), _number(comparison.speedup.high)
     return Text(
         f"{comparison.label} is {comparison.speedup.value:.2f}x [{low}, {high}] as fast as {comparison.against}: "
         f"{comparison.verdict}, in {len(comparison.rounds)} interleaved rounds, one process a side\n",
@@ -73,22 +73,22 @@ def _layers(measured: Measured) -> Group:
     for layer in layers.layers:
         tokens = layer.tokens_in, layer.tokens_out
         arrow = f"{tokens[0]}" if tokens[0] == tokens[1] else f"{tokens[0]} > {tokens[1]}"
-        cells = [layer.name, "" if tokens[0] is None else arrow, _end(layer.milliseconds), f"{layer.share:.1%}"]
+        cells = [layer.name, "" if tokens[0] is None else arrow, _number(layer.milliseconds), f"{layer.share:.1%}"]
         parts = [layer.attention, layer.mlp, layer.reduce, *([layer.saved] if compared else [])]
-        table.add_row(*cells, *("" if part is None else f"{part:.2f}" for part in parts))
-    table.add_row("between nodes", "", _end(layers.between_nodes), f"{layers.between_nodes / layers.whole:.1%}")
+        table.add_row(*cells, *("" if part is None else _number(part) for part in parts))
+    table.add_row("between nodes", "", _number(layers.between_nodes), f"{layers.between_nodes / layers.whole:.1%}")
     table.add_section()
-    table.add_row("one run", "", _end(layers.whole), "100.0%")
+    table.add_row("one run", "", _number(layers.whole), "100.0%")
     return Group(table, Text(_in_words(layers)))
 
 
 def _in_words(layers: LayerTable) -> str:
-    lines = [f"median of {layers.runs} runs with the profiler on; {layers.by_neighbour:.2f} ms placed by neighbours"]
+    lines = [f"the faster half of {layers.runs} runs with the profiler on; {_number(layers.by_neighbour)} ms placed by neighbours"]
     if layers.merging_cost is not None:
-        lines.append(f"merging cost {layers.merging_cost:.2f} ms ({layers.merging_cost / layers.whole:.1%})")
+        lines.append(f"merging cost {_number(layers.merging_cost)} ms ({layers.merging_cost / layers.whole:.1%})")
         if layers.blocks_saved is not None:
             won = layers.blocks_saved - layers.merging_cost
-            lines[-1] += f"; the smaller blocks saved {layers.blocks_saved:.2f} ms; won {won:.2f} ms"
+            lines[-1] += f"; the smaller blocks saved {_number(layers.blocks_saved)} ms; won {_number(won)} ms"
     return "\n".join(lines) + "\n"
 
 
