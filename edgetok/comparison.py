@@ -1,7 +1,7 @@
 """Sides compared in turns, one process each, only one of them running at any time.
 
-A shared machine is faster in one minute than in the next, by more than what is to be seen. So the sides take short turns,
-in alternating order (A B, B A, A B, ...: a steady drift cancels), and each round gives one ratio. Only ratios are compared.
+A shared machine is faster in one minute than in the next, by more than what is to be seen. So the sides take short
+turns, in alternating order (A B, B A, A B, ...: a steady drift cancels), and each round gives one ratio.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """From the times of single nodes to a table of blocks.
 
 Node names say where a node belongs: `embed/...`, `blocks.3/attention/...`, `blocks.3/reduce/...`, `blocks.3/mlp/...`,
-`head/...`. A runtime's optimiser renames what it fuses ("BiasGelu_token_4"); such a node is counted with the node that ran
-before it, and the table says how much time was placed that way.
+`head/...`. A runtime's optimiser renames what it fuses ("BiasGelu_token_4"); such a node is counted with the node that
+ran before it, and the table says how much time was placed that way.
 """
 
 import re
@@ -136,7 +136,7 @@ def inlined(model: Path) -> bytes:
     for i, node in enumerate(graph.graph):
         if node.name not in own:
             node.name = f"{node.metadata_props['call']}/{node.op_type}.{i}"
-    return ir.to_proto(graph).SerializeToString()
+    return bytes(ir.to_proto(graph).SerializeToString())
 
 
 def _place(name: str) -> Place | None:

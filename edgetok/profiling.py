@@ -10,7 +10,7 @@ from typing import Any
 
 from edgetok.comparison import Comparison, compare
 from edgetok.layers import LayerTable, ProfiledRun, layer_table
-from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
+from edgetok.report import Check, Latency, Measured, Memory, ProfileReport, Verdict
 from edgetok.statistics import runs_needed
 from edgetok.timing import Progress, Timing
 from edgetok.trace import chrome_trace
@@ -106,10 +106,12 @@ def profile_model(
 
 
 def _measure(worker: Worker, effort: Effort, progress: Progress | None) -> Timing:
-    limits = (effort.percentile, effort.min_seconds, effort.max_seconds, effort.warm_up_seconds)
-    percentile, least, most, warm_up = limits
     return worker.measure(
-        percentile=percentile, min_seconds=least, max_seconds=most, warm_up_seconds=warm_up, progress=progress
+        percentile=effort.percentile,
+        min_seconds=effort.min_seconds,
+        max_seconds=effort.max_seconds,
+        warm_up_seconds=effort.warm_up_seconds,
+        progress=progress,
     )
 
 
@@ -141,8 +143,10 @@ def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> lis
 
 def _load_check() -> Check:
     """Whether others use the machine; asked before anything is run."""
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
-    verdict = "pass" if load <= LOAD * cores else "warn"
+    import psutil
+
+    cores, load = os.cpu_count() or 1, psutil.getloadavg()[0]
+    verdict: Verdict = "pass" if load <= LOAD * cores else "warn"
     return Check(name="idle machine", verdict=verdict, detail=f"load average {load:.2f} on {cores} cores at the start")
 
 
@@ -150,7 +154,7 @@ def _governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
     governors = {file.read_text().strip() for file in cpus.glob("cpu*/cpufreq/scaling_governor")}
     if not governors:
         return Check(name="clock", verdict="unknown", detail="the system does not say how it sets the CPU's clock")
-    verdict = "pass" if governors == {"performance"} else "warn"
+    verdict: Verdict = "pass" if governors == {"performance"} else "warn"
     return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
 
 

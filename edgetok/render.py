@@ -83,7 +83,8 @@ def _layers(measured: Measured) -> Group:
 
 
 def _in_words(layers: LayerTable) -> str:
-    lines = [f"the faster half of {layers.runs} runs with the profiler on; {_number(layers.by_neighbour)} ms placed by neighbours"]
+    placed = f"{_number(layers.by_neighbour)} ms placed by neighbours"
+    lines = [f"the faster half of {layers.runs} runs with the profiler on; {placed}"]
     if layers.merging_cost is not None:
         lines.append(f"merging cost {_number(layers.merging_cost)} ms ({layers.merging_cost / layers.whole:.1%})")
         if layers.blocks_saved is not None:

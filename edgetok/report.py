@@ -18,6 +18,7 @@ from edgetok.layers import Layer, LayerTable
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
 
+Verdict = Literal["pass", "warn", "unknown"]
 SCOPE = "host wall time of one run, from input arrays in memory to output arrays in memory; no preprocessing"
 
 
@@ -78,7 +79,7 @@ class Check(_Record):
     """Something that a reader must know before trusting the figures."""
 
     name: str
-    verdict: Literal["pass", "warn", "unknown"]
+    verdict: Verdict
     detail: str
 
 

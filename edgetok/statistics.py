@@ -1,9 +1,9 @@
 """Quantiles of latencies with order-statistic intervals, which assume nothing about the distribution.
 
-Of n independent runs, the number below the true p-quantile is binomial(n, p). The k-th smallest run is therefore above the
-quantile with a probability that is known exactly, and two such order statistics enclose it (David and Nagaraja, Order
-Statistics, section 7.1). With few runs no order statistic is high enough: the interval then has no upper end, and the
-quantile is reported but not claimed.
+Of n independent runs, the number below the true p-quantile is binomial(n, p). The k-th smallest run is therefore above
+the quantile with a probability that is known exactly, and two such order statistics enclose it (David and Nagaraja,
+Order Statistics, section 7.1). With few runs no order statistic is high enough: the interval then has no upper end, and
+the quantile is reported but not claimed.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """One side of a measurement, in a process of its own.
 
-    with Worker(side) as worker:
-        timing = worker.measure(percentile=0.9)
+with Worker(side) as worker:
+    timing = worker.measure(percentile=0.9)
 """
 
 import json
@@ -70,6 +70,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            cwd=folder,  # Python imports from there first: not from the user's folder
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
         )
         try:
@@ -108,9 +109,12 @@ class Worker:
         return int(self._order("memory"))
 
     def _job(self, folder: Path) -> Path:
+        import numpy as np
         from safetensors.numpy import save_file
 
-        save_file(self.side.feeds, folder / "feeds.safetensors")
+        # safetensors writes a transposed view in the order it has in memory, under the wrong shape
+        feeds = {name: np.ascontiguousarray(array) for name, array in self.side.feeds.items()}
+        save_file(feeds, folder / "feeds.safetensors")
         job = {
             "runtime": self.side.runtime,
             "model": str(self.side.model.resolve()),

@@ -1,7 +1,7 @@
 """One runtime per file, behind one base class that holds the checks.
 
-    with runtimes.load("onnxruntime")(path, inputs) as runtime:
-        outputs = runtime.run({"image": image})
+with runtimes.load("onnxruntime")(path, inputs) as runtime:
+    outputs = runtime.run({"image": image})
 """
 
 if __name__ != "edgetok.runtimes":

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from edgetok.errors import MissingPackage
+from edgetok.errors import MissingPackage, UsageError
 from edgetok.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ class Eager(Runtime):
     name = "eager"
 
     def _activate(self) -> None:
+        if not callable(self.model):
+            raise UsageError("the runtime 'eager' runs a captured PyTorch original, not a file: use 'onnxruntime'")
         try:
             import torch
         except ImportError:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgetok.errors import MissingPackage, SourceError
+from edgetok.errors import InputError, MissingPackage, SourceError
 from edgetok.layers import NodeTime, ProfiledRun, inlined
 from edgetok.runtimes import Runtime
 
@@ -31,7 +31,10 @@ class OnnxRuntime(Runtime):
         return {"version": _onnxruntime().__version__, "provider": self._session.get_providers()[0]}
 
     def _run(self, feeds: "Feeds") -> "Feeds":
-        return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+        try:
+            return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+        except Exception as error:  # a token id beyond the vocabulary, say: only the model itself can tell
+            raise InputError(f"onnxruntime stopped on these inputs: {_reason(error)}") from error
 
     def _close(self) -> None:
         del self._session
@@ -78,8 +81,11 @@ def session(
         )
     except Exception as error:  # each of onnxruntime's errors derives from Exception directly
         what = model.name if isinstance(model, Path) else "the model"
-        reason = str(error).strip().splitlines()[0]
-        raise SourceError(f"onnxruntime {ort.__version__} cannot load {what}: {reason}") from error
+        raise SourceError(f"onnxruntime {ort.__version__} cannot load {what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _onnxruntime() -> Any:

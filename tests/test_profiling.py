@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,11 @@ def transformer(path: Path, *, reduce: bool) -> Path:
     """Three blocks whose nodes are named as an export names them; the reduction is a call of an ONNX function."""
     lines = ["embed/project: x0 = MatMul(x, wd)"]
     for i in range(BLOCKS):
-        step = "reduce/drop: m{i} = edgetok.DropLast<count=%d>(r{i})" % REMOVED if reduce else "mlp/enter: m{i} = Identity(r{i})"
+        step = (
+            f"reduce/drop: m{{i}} = edgetok.DropLast<count={REMOVED}>(r{{i}})"
+            if reduce
+            else "mlp/enter: m{i} = Identity(r{i})"
+        )
         block = BLOCK.replace("{reduce}", step).replace("{i}", str(i)).replace("{j}", str(i + 1))
         lines += [f"blocks.{i}/{line.strip()}" for line in block.strip().splitlines()]
     lines.append(f"head/classify: y = MatMul(x{BLOCKS}, wh)")
@@ -87,8 +92,10 @@ def sides(tmp_path_factory):
 
     def side(label, reduce):
         left = [TOKENS - reduce * REMOVED * i for i in range(BLOCKS + 1)]
-        tokens = tuple(zip(left[:-1], left[1:], strict=True))
-        return Side(label, transformer(folder / f"{label}.onnx", reduce=reduce), INPUTS, FEEDS, threads=1, tokens=tokens)
+        tokens = tuple(pairwise(left))
+        return Side(
+            label, transformer(folder / f"{label}.onnx", reduce=reduce), INPUTS, FEEDS, threads=1, tokens=tokens
+        )
 
     return side("reduced", True), side("whole", False)
 
@@ -193,7 +200,11 @@ def test_sides_take_turns(sides):
             compare([first, second], rounds=8)
     assert (comparison.label, comparison.against, comparison.runs_per_turn) == ("reduced", "whole", (3, 3))
     ratios = sorted(against / own for own, against in comparison.rounds)
-    assert (comparison.speedup.low, comparison.speedup.value, comparison.speedup.high) == (ratios[1], ratios[4], ratios[7])
+    assert (comparison.speedup.low, comparison.speedup.value, comparison.speedup.high) == (
+        ratios[1],
+        ratios[4],
+        ratios[7],
+    )
     assert told[-1] == 1
 
 
@@ -205,13 +216,32 @@ def test_worker_does_not_count_its_parents_memory(sides):
 
 def test_worker_hands_on_errors_under_their_own_name(sides, tmp_path):
     side = sides[0]
-    with pytest.raises(SourceError, match="cannot load gone.onnx"), Worker(Side("gone", tmp_path / "gone.onnx", INPUTS, FEEDS)):
+    with (
+        pytest.raises(SourceError, match="cannot load gone.onnx"),
+        Worker(Side("gone", tmp_path / "gone.onnx", INPUTS, FEEDS)),
+    ):
         pass
-    with pytest.raises(UnknownName, match="no runtime 'onnx'"), Worker(Side("x", side.model, INPUTS, FEEDS, runtime="onnx")):
+    with (
+        pytest.raises(UnknownName, match="no runtime 'onnx'"),
+        Worker(Side("x", side.model, INPUTS, FEEDS, runtime="onnx")),
+    ):
         pass
     wrong = {"x": FEEDS["x"].astype(np.float64)}
     with Worker(Side("wrong", side.model, INPUTS, wrong)) as worker, pytest.raises(InputError, match="is float64"):
         worker.sample(1)
+
+
+def test_worker_gets_the_values_of_a_transposed_view(tmp_path):
+    """The model gathers out of range unless every row is [1, 2]."""
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 23]> g (int64[batch, 2] x) => (float[batch, 2] y) '
+        "<float[2] table = {1, 2}, int64[2] end = {1, 2}> { i = Sub(x, end) z = Mul(i, x) y = Gather(table, z) }"
+    )
+    onnx.save(graph, tmp_path / "model.onnx")
+    inputs = (TensorSpec("x", "int64", ("batch", 2)),)
+    columns = np.array([[1, 1, 1], [2, 2, 2]]).T  # in memory 1 1 1 2 2 2: [2, 1] would index out of range
+    with Worker(Side("view", tmp_path / "model.onnx", inputs, {"x": columns})) as worker:
+        assert len(worker.sample(2)) == 2
 
 
 def test_worker_that_dies(sides):
@@ -234,11 +264,25 @@ def test_inlined_nodes_are_named_after_their_call(sides, tmp_path):
 
 
 def test_fused_nodes_go_with_the_node_before():
-    names = ["ReorderInput", "embed/conv", "blocks.0/mlp/up", "BiasGelu_token_4", "fused blocks.10/attention/q", "x", "head/fc"]
+    names = [
+        "ReorderInput",
+        "embed/conv",
+        "blocks.0/mlp/up",
+        "BiasGelu_token_4",
+        "fused blocks.10/attention/q",
+        "x",
+        "head/fc",
+    ]
     nodes = tuple(NodeTime(name, "Op", 10.0 * i, 8) for i, name in enumerate(names))
     attention, mlp, embed = ("blocks.10", "attention"), ("blocks.0", "mlp"), ("embed", "")
     assert places(nodes) == [
-        (embed, False), (embed, True), (mlp, True), (mlp, False), (attention, True), (attention, False), (("head", ""), True)
+        (embed, False),
+        (embed, True),
+        (mlp, True),
+        (mlp, False),
+        (attention, True),
+        (attention, False),
+        (("head", ""), True),
     ]
     table = layer_table([ProfiledRun(0, 70, nodes)])
     assert [layer.name for layer in table.layers] == ["embed", "blocks.0", "blocks.10", "head"]
@@ -259,9 +303,15 @@ def test_layers_leave_the_slower_half_of_the_runs_out():
 
 
 def test_trace_shows_the_run_of_median_length_and_never_overlaps():
-    nodes = (NodeTime("head/a", "A", 100, 11), NodeTime("head/b", "B", 110, 30))  # microseconds, rounded: a ends after b
+    nodes = (
+        NodeTime("head/a", "A", 100, 11),
+        NodeTime("head/b", "B", 110, 30),
+    )  # microseconds, rounded: a ends after b
     runs = [ProfiledRun(99, 45, nodes), ProfiledRun(0, 900, ()), ProfiledRun(0, 1, ())]
     spans = [event for event in chrome_trace({"m": runs})["traceEvents"] if event["ph"] == "X"]
     assert [(span["name"], span["ts"], span["dur"]) for span in spans] == [
-        ("run", 0, 45), ("head", 1, 40), ("head/a", 1, 10), ("head/b", 11, 30)
+        ("run", 0, 45),
+        ("head", 1, 40),
+        ("head/a", 1, 10),
+        ("head/b", 11, 30),
     ]

@@ -52,7 +52,10 @@ def test_feeds_that_fit():
         ({"image": [1.0]}, "input 'image' is a list: give a numpy array of float32"),
         ({"image": np.ones((2, 3, 4))}, "input 'image' is float64, the model takes float32: convert it first"),
         ({"image": np.ones((3, 4), "f4")}, "input 'image' has 2 axes, [3, 4]: the model takes [batch, 3, 4]"),
-        ({"image": np.ones((2, 3, 5), "f4")}, "input 'image' is [2, 3, 5]: the model takes [batch, 3, 4]; axis 2 differs"),
+        (
+            {"image": np.ones((2, 3, 5), "f4")},
+            "input 'image' is [2, 3, 5]: the model takes [batch, 3, 4]; axis 2 differs",
+        ),
         ({"image": np.ones((0, 3, 4), "f4")}, "input 'image' is [0, 3, 4]: axis 0 (batch) is empty"),
         ({"ids": np.ones((3, 5), "i8")}, "input 'ids' has batch 3 but 'image' has 2: they must be equal"),
         ({"image": not_finite(np.nan)}, "input 'image' is nan at (1, 2, 3): 1 of its 24 values are not finite"),
@@ -98,7 +101,9 @@ def test_sessions_print_nothing(model):
     graph = onnx.load(model)
     graph.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
     onnx.save(graph, model)
-    script = "import sys; from pathlib import Path; from edgetok.runtimes.ort import session; session(Path(sys.argv[1]))"
+    script = (
+        "import sys; from pathlib import Path; from edgetok.runtimes.ort import session; session(Path(sys.argv[1]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, model], cwd=Path(__file__).parent.parent, capture_output=True, text=True
     )
@@ -116,27 +121,54 @@ def test_a_model_that_cannot_be_loaded(model, content):
 
 
 def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(SourceError, match="cannot load gone.onnx"), runtimes.load("onnxruntime")(tmp_path / "gone.onnx", X):
+    with (
+        pytest.raises(SourceError, match="cannot load gone.onnx"),
+        runtimes.load("onnxruntime")(tmp_path / "gone.onnx", X),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
-    ("package", "runtime", "message"),
+    ("package", "runtime", "form", "message"),
     [
-        ("onnxruntime", "onnxruntime", "running a model on the CPU needs 'onnxruntime': pip install 'onnxruntime'"),
-        ("torch", "eager", "running the PyTorch original needs 'torch': pip install 'torch'"),
+        (
+            "onnxruntime",
+            "onnxruntime",
+            Path,
+            "running a model on the CPU needs 'onnxruntime': pip install 'onnxruntime'",
+        ),
+        ("torch", "eager", lambda model: dict, "running the PyTorch original needs 'torch': pip install 'torch'"),
     ],
 )
-def test_a_package_that_is_not_installed(model, monkeypatch, package, runtime, message):
+def test_a_package_that_is_not_installed(model, monkeypatch, package, runtime, form, message):
     monkeypatch.setitem(sys.modules, package, None)  # what Python itself does to bar an import
-    with pytest.raises(MissingPackage) as error, runtimes.load(runtime)(model, X):
+    with pytest.raises(MissingPackage) as error, runtimes.load(runtime)(form(model), X):
         pass
     assert str(error.value) == message
+
+
+def test_ids_beyond_the_vocabulary(tmp_path):
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (int64[batch] ids) => (float[batch] y) '
+        "<float[2] table = {1, 2}> { y = Gather(table, ids) }"
+    )
+    onnx.save(graph, tmp_path / "model.onnx")
+    inputs = (TensorSpec("ids", "int64", ("batch",)),)
+    with (
+        runtimes.load("onnxruntime")(tmp_path / "model.onnx", inputs) as runtime,
+        pytest.raises(InputError, match=r"onnxruntime stopped on these inputs: .*out of data bounds"),
+    ):
+        runtime.run({"ids": np.array([2])})
 
 
 def test_threads_are_counted_from_one(model):
     with pytest.raises(UsageError, match="threads=0: give a count of at least 1"):
         runtimes.load("onnxruntime")(model, X, threads=0)
+
+
+def test_eager_runs_no_file(model):
+    with pytest.raises(UsageError, match="the runtime 'eager' runs a captured PyTorch original, not a file"):
+        runtimes.load("eager")(model, X).__enter__()
 
 
 def test_eager_runs_the_original():
