@@ -9,6 +9,7 @@ from edgetok.quiet import quiet
 from edgetok.rewrite.attention import fuse_attention
 from edgetok.rewrite.gelu import fuse_gelu
 from edgetok.rewrite.layer_norm import fuse_layer_norm
+from edgetok.rewrite.softmax import unflatten_softmax
 
 
 def normalise(model: ir.Model) -> None:
@@ -20,6 +21,7 @@ def normalise(model: ir.Model) -> None:
         _name_batch(model.graph)
         fuse_layer_norm(model)
         fuse_gelu(model)
+        unflatten_softmax(model)
         fuse_attention(model)
         _drop_idle_masks(model.graph)
         _let_reshapes_copy(model.graph)

@@ -46,7 +46,7 @@ def fuse_attention(model: ir.Model) -> None:
         if (mask := _mask(op, scores)) is not None:
             inputs.append(mask)
         attended = op.Attention(*inputs, scale=scores.scale)
-        _replace(graph, product.outputs[0], attended)
+        g.take_place(product.outputs[0], attended)
 
 
 def _weighted_sum(softmax: ir.Node) -> ir.Node | None:
@@ -161,9 +161,3 @@ def _mask(op: g.Emitter, scores: _Scores) -> ir.Value | None:
     if shape is None or len(shape) < 2 or shape[-2] == 1 or shape[-1] == 1:
         total = op.Expand(total, op.Concat(np.array([1, 1]), queries, keys, axis=0))
     return total
-
-
-def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let the new value take the old one's place, name and description."""
-    new.shape, new.type = old.shape, old.type
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -13,15 +13,17 @@ def fuse_layer_norm(model: ir.Model) -> None:
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules.fusion._layer_norm import layer_normalization_rules
 
-    _count_axes_from_the_end(model.graph)
+    _spell_out_means(model.graph)
     rewrite(model, layer_normalization_rules)
 
 
-def _count_axes_from_the_end(graph: ir.Graph) -> None:
-    """ReduceMean over axis rank - 1 -> over axis -1, as the rules expect it."""
+def _spell_out_means(graph: ir.Graph) -> None:
+    """Write keepdims where it is left to its default, and axis rank - 1 as -1, as the rules expect it."""
     for node in graph:
         if node.op_type != "ReduceMean" or len(node.inputs) < 2:
             continue
+        if "keepdims" not in node.attributes:
+            node.attributes["keepdims"] = ir.AttrInt64("keepdims", 1)
         rank = g.rank(node.inputs[0])  # type: ignore[arg-type]
         if rank is not None and g.ints_of(node.inputs[1]) == [rank - 1]:
             node.replace_input_with(1, g.constant(graph, np.array([-1])))
