@@ -13,7 +13,7 @@ from edgetok.rewrite.softmax import unflatten_softmax
 
 
 def normalise(model: ir.Model) -> None:
-    """Bring a graph into edgetok's spelling, in place: one node each for attention, norms and GELU, batch named "batch"."""
+    """Bring a graph into edgetok's spelling, in place: attention, norms and GELU are one node each, axis 0 is "batch"."""
     from onnx_ir.passes import common
 
     with quiet():
@@ -77,7 +77,7 @@ def _reads_no_floats(mask: ir.Value) -> bool:
         seen.add(value)
         node = value.producer()
         if node is None:
-            if value.is_graph_input() and g.constant_of(value) is None and value.dtype and value.dtype.is_floating_point():
+            if value.is_graph_input() and (value.dtype is None or value.dtype.is_floating_point()):
                 return False
         elif node.op_type not in ("Shape", "Size"):
             stack += [v for v in node.inputs if v is not None]

@@ -47,14 +47,19 @@ def test_layer_norm(axis: int, keep: str):
     assert fused(NORM.format(axis=axis, keep=keep), X) == {"LayerNormalization": 1}
 
 
-SQRT2 = "c = Constant <value = float {1.4142135}> ()   one = Constant <value = float {1.0}> ()   half = Constant <value = float {0.5}> ()"
+SQRT2 = """c = Constant <value = float {1.4142135}> ()   one = Constant <value = float {1.0}> ()
+half = Constant <value = float {0.5}> ()"""
 INVERSE = SQRT2.replace("1.4142135", "0.70710678")
 
 
 @pytest.mark.parametrize("inner", (f"{SQRT2} i = Div (x, c)", f"{INVERSE} i = Mul (x, c)", f"{INVERSE} i = Mul (c, x)"))
 @pytest.mark.parametrize(
     "product",
-    ("p = Mul (x, t)   y = Mul (p, half)", "p = Mul (t, half)   y = Mul (x, p)", "p = Mul (half, x)   y = Mul (p, t)"),
+    (
+        "p = Mul (x, t)   y = Mul (p, half)",
+        "p = Mul (t, half)   y = Mul (x, p)",
+        "p = Mul (half, x)   y = Mul (p, t)",
+    ),
 )
 def test_erf_gelu(inner: str, product: str):
     assert fused(f"{inner}   f = Erf (i)   t = Add (f, one)   {product}", X) == {"Gelu": 1}
@@ -74,7 +79,7 @@ def test_tanh_gelu(cube: str):
 
 DRAW = np.random.default_rng(1)
 QKV = {name: DRAW.standard_normal((2, 3, 5, 4), np.float32) for name in "qkv"}
-ENDS = dict(inputs="float[B,3,5,4] q, float[B,3,5,4] k, float[B,3,5,4] v", outputs="float[B,3,5,4] y")
+ENDS = {"inputs": "float[B,3,5,4] q, float[B,3,5,4] k, float[B,3,5,4] v", "outputs": "float[B,3,5,4] y"}
 TURN = "t = Transpose <perm = [0, 1, 3, 2]> (k)   c = Constant <value = float {0.7}> ()"
 SCALES = {
     "none": f"{TURN}   s = MatMul (q, t)",
@@ -112,7 +117,8 @@ def test_attention_with_a_filled_mask():
     ends = dict(ENDS, inputs=f"{ENDS['inputs']}, bool[B,1,5,5] m")
     feeds = QKV | {"m": np.tri(5, dtype=bool)[None, None].repeat(2, 0)}
     low = "low = Constant <value = float {-1e9}> ()"
-    found = fused(f"{low}   {SCALES['scores']}   a = Where (m, s, low)   w = Softmax (a)   y = MatMul (w, v)", feeds, **ends)
+    body = f"{low}   {SCALES['scores']}   a = Where (m, s, low)   w = Softmax (a)   y = MatMul (w, v)"
+    found = fused(body, feeds, **ends)
     assert found["Attention"] == 1 and found["Softmax"] == 0
 
 
@@ -130,7 +136,8 @@ def test_a_mask_scaled_together_with_the_scores_stays():
 
 
 def test_idle_masks_go_and_masks_that_depend_on_numbers_stay():
-    body = "shape = Shape (q)   c5 = Constant <value_ints = [1, 1, 5, 5]> ()   yes = ConstantOfShape <value = bool[1] {1}> (c5)   y = Attention (q, k, v, yes)"
+    body = """shape = Constant <value_ints = [1, 1, 5, 5]> ()   yes = ConstantOfShape <value = bool[1] {1}> (shape)
+    y = Attention (q, k, v, yes)"""
     assert fused(body, QKV, **ENDS) == {"Attention": 1}
     ends = dict(ENDS, inputs=f"{ENDS['inputs']}, float[1,1,5,5] m")
     graph = model("z = Relu (m)   y = Attention (q, k, v, z)", **ends)

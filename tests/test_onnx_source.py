@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from conftest import packaged
 
 from edgetok import plugins, technique
 from edgetok.errors import CaptureError, Refusal, SourceError
@@ -14,12 +13,14 @@ from edgetok.exporters.sources import CaptureOptions, capture
 from edgetok.exporters.sources.onnx_file import capture_onnx
 from edgetok.model import Captured
 from edgetok.view import TransformerView
+from tests.conftest import packaged
 
 ort = pytest.importorskip("onnxruntime")
 OCR = "models/ch_PP-OCRv4_rec_infer.onnx"
 
 
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    ir.external_data.load_to_model(model)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options).run(None, feeds)
@@ -92,7 +93,8 @@ def test_the_batch_in_chains_of_shapes_is_freed(tmp_path: Path):
     b = Gather <axis = 0> (s, zero)   ax = Constant <value_ints = [0]> ()   bu = Unsqueeze (b, ax)
     rest = Constant <value_ints = [1, 4]> ()   to = Concat <axis = 0> (bu, rest)   r = Reshape (x, to)
     cls = Constant <value = float[1,1,4] {1, 2, 3, 4}> ()   e = Expand (cls, to)   c = Concat <axis = 1> (e, r)
-    n = Range (zero, b, one)   nf = Cast <to = 1> (n)   back = Constant <value_ints = [-1, 1, 1]> ()   nr = Reshape (nf, back)
+    n = Range (zero, b, one)   nf = Cast <to = 1> (n)   back = Constant <value_ints = [-1, 1, 1]> ()
+    nr = Reshape (nf, back)
     y = Add (c, nr)"""
     captured = capture_onnx(save(tmp_path / "m.onnx", body, outputs="float[B,2,4] y"), CaptureOptions())
     assert captured.outputs[0].shape == ("batch", 2, 4)
@@ -183,7 +185,8 @@ def test_an_input_without_a_shape(tmp_path: Path):
 
 def test_branches_are_refused(tmp_path: Path):
     body = """m = ReduceMax <keepdims = 0> (x)   zero = Constant <value = float {0.0}> ()   c = Greater (m, zero)
-    y = If <then_branch = a () => (float[B,4] p) { p = Relu (x) }, else_branch = b () => (float[B,4] n) { n = Abs (x) }> (c)"""
+    y = If <then_branch = a () => (float[B,4] p) { p = Relu (x) },
+    else_branch = b () => (float[B,4] n) { n = Abs (x) }> (c)"""
     with pytest.raises(CaptureError, match="is If: graphs with branches or loops are not taken"):
         capture_onnx(save(tmp_path / "m.onnx", body), CaptureOptions())
 

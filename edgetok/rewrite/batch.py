@@ -103,7 +103,9 @@ def _carries(number: object, marker: int) -> bool:
 def _small_ints(value: ir.Value) -> list[int]:
     """The numbers of a constant that may be a shape."""
     tensor = value.const_value
-    if tensor is None or tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32) or len(tensor.shape) > 1 or tensor.size > 16:
+    if tensor is None or tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return []
+    if len(tensor.shape) > 1 or tensor.size > 16:
         return []
     return [int(number) for number in tensor.numpy().reshape(-1)]
 

@@ -46,12 +46,13 @@ def _convert(model: ir.Model) -> None:
     from onnxscript.version_converter import ConvertVersionPass
 
     found = model.opset_imports[""]
+    refusal = f"opset {found} cannot be converted to {g.OPSET}"
     try:
         ConvertVersionPass(g.OPSET, fallback=True)(model)
     except Exception as error:  # the converters raise many kinds
-        raise CaptureError(f"opset {found} cannot be converted to {g.OPSET}: {str(error).splitlines()[0][:200]}") from None
+        raise CaptureError(f"{refusal}: {str(error).splitlines()[0][:200]}") from None
     if model.opset_imports[""] != g.OPSET:
-        raise CaptureError(f"opset {found} cannot be converted to {g.OPSET}; export the model with opset 14 to {g.OPSET}")
+        raise CaptureError(f"{refusal}; export the model with opset 14 to {g.OPSET}")
 
 
 def _fold(model: ir.Model, marker: int) -> None:

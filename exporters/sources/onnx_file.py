@@ -106,18 +106,17 @@ def _external(tensor: onnx.TensorProto, folder: Path) -> Path:
     if not file.is_file():
         raise SourceError(f"{location!r}, which holds tensor {tensor.name!r}, is missing beside the model")
     try:
-        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except (KeyError, ValueError):
         raise SourceError(f"tensor {tensor.name!r} has a malformed type or place in {location!r}") from None
-    size = bits // 8
     for dim in tensor.dims:
         size *= dim
     need = size if length < 0 else length
     if offset < 0 or size < 0 or offset + need > file.stat().st_size:
         raise SourceError(
-            f"{location!r} holds {file.stat().st_size} bytes, but tensor {tensor.name!r} needs {need} from byte {offset} on: "
-            "the file is cut off"
+            f"{location!r} holds {file.stat().st_size} bytes, but tensor {tensor.name!r} needs {need} "
+            f"from byte {offset} on: the file is cut off"
         )
     return file
 
@@ -143,7 +142,9 @@ def _fix_inputs(graph: ir.Graph, options: CaptureOptions) -> None:
             if number is None:
                 continue
             if isinstance(dims[axis], int) and dims[axis] not in (number, -1):
-                raise CaptureError(f"axis {axis} of input {value.name!r} is fixed at {dims[axis]} in the file, not {number}")
+                raise CaptureError(
+                    f"axis {axis} of input {value.name!r} is fixed at {dims[axis]} in the file, not {number}"
+                )
             dims[axis] = number
         value.shape = ir.Shape([None if dim == -1 else dim for dim in dims])
 
