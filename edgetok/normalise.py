@@ -13,7 +13,7 @@ from edgetok.rewrite.softmax import unflatten_softmax
 
 
 def normalise(model: ir.Model) -> None:
-    """Bring a graph into edgetok's spelling, in place: attention, norms and GELU are one node each, axis 0 is "batch"."""
+    """Bring a graph into edgetok's spelling, in place: one node per attention, norm and GELU, axis 0 "batch"."""
     from onnx_ir.passes import common
 
     with quiet():

@@ -130,7 +130,7 @@ def _fix_inputs(graph: ir.Graph, options: CaptureOptions) -> None:
         if value.name in graph.initializers:
             continue
         if value.shape is None:
-            raise CaptureError(f"input {value.name!r} has no shape; write it into the file, with \"batch\" as axis 0")
+            raise CaptureError(f'input {value.name!r} has no shape; write it into the file, with "batch" as axis 0')
         dims: list[Any] = list(value.shape)
         wanted: dict[int, int | None] = {0: options.batch} if dims else {}
         if len(dims) == 4 and value.dtype is not None and value.dtype.is_floating_point():
