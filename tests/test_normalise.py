@@ -37,7 +37,8 @@ def fused(body: str, feeds: dict[str, np.ndarray], **ends: str) -> collections.C
 X = {"x": np.random.default_rng(0).standard_normal((2, 5, 8), np.float32)}
 NORM = """a = Constant <value = int64[1] {{{axis}}}> ()
 m = ReduceMean {keep} (x, a)   d = Sub (x, m)   two = Constant <value = float {{2.0}}> ()   s = Pow (d, two)
-v = ReduceMean <keepdims = 1> (s, a)   e = Constant <value = float {{1e-5}}> ()   ve = Add (v, e)   r = Sqrt (ve)   n = Div (d, r)
+v = ReduceMean <keepdims = 1> (s, a)   e = Constant <value = float {{1e-5}}> ()   ve = Add (v, e)
+r = Sqrt (ve)   n = Div (d, r)
 w = Constant <value_floats = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]> ()   nw = Mul (n, w)   y = Add (nw, w)"""
 
 
