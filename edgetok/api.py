@@ -140,7 +140,9 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
@@ -181,8 +183,8 @@ class Model:
             errors[name] = float(np.abs(got[name].astype(np.float64) - wanted).max(initial=0)) / scale
             if not errors[name] <= bound:
                 raise BundleError(
-                    f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest value, "
-                    f"at most {bound:g} is accepted: runtime and bundle do not agree; edgetok doctor says what is installed"
+                    f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest "
+                    f"value, at most {bound:g} is accepted; edgetok doctor says what is installed"
                 )
         return errors
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -153,7 +152,7 @@ def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.nd
     """Run the part of the graph that the values need, by ONNX's own reference implementation."""
     from onnx.reference import ReferenceEvaluator
 
-    part = ir.convenience.extract(graph, [value for value in graph.inputs], list(values))
+    part = ir.convenience.extract(graph, list(graph.inputs), list(values))
     model = ir.Model(part, ir_version=IR_VERSION)
     evaluator = ReferenceEvaluator(ir.to_proto(model))
     return [np.asarray(array) for array in evaluator.run(None, {v.name: feeds[v.name] for v in part.inputs})]

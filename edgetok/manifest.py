@@ -18,12 +18,15 @@ from edgetok.errors import BundleError
 from edgetok.model import Origin, TensorSpec
 
 SCHEMA_VERSION: Final = 1
-FILES = re.compile(r"model\.onnx|model\.onnx\.data|tokenizer\.json|samples/[a-z]+\.safetensors")  # leaves no way out of the folder
+FILES = re.compile(
+    r"model\.onnx|model\.onnx\.data|tokenizer\.json|samples/[a-z]+\.safetensors"
+)  # leaves no way out of the folder
 
 
 def _file_name(name: str) -> str:
     if not FILES.fullmatch(name):
-        raise ValueError(f"{name!r} is no file of a bundle: model.onnx, model.onnx.data, tokenizer.json, samples/NAME.safetensors are")
+        known = "model.onnx, model.onnx.data, tokenizer.json, samples/NAME.safetensors"
+        raise ValueError(f"{name!r} is no file of a bundle: {known} are")
     return name
 
 

@@ -149,7 +149,9 @@ def parse(text: str) -> Spec:
             raise UnknownName(f"option of {name!r}", key, known)
     own = {f.name for f in dataclasses.fields(technique.config)}
     schedule = Schedule.parse({key: value for key, value in given.items() if key not in own})
-    config = technique.config(**{key: _typed(technique.config, key, value) for key, value in given.items() if key in own})
+    config = technique.config(
+        **{key: _typed(technique.config, key, value) for key, value in given.items() if key in own}
+    )
     return Spec(name, schedule, config)
 
 

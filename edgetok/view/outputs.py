@@ -46,7 +46,9 @@ def emit_reduced(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
         return
     stages = {id(tokens[end.value][1]): tokens[end.value][1] for end in reduced}
     if len(stages) > 1:
-        raise Refusal("the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full")
+        raise Refusal(
+            "the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full"
+        )
     (stage,) = stages.values()
     lost = _descendants(end.node for end in reduced if end.node is not None)
     for output in [value for value in graph.outputs if value.producer() in lost]:

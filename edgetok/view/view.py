@@ -1,4 +1,4 @@
-"""TransformerView: finds the blocks, reduces tokens behind them, and keeps everything that belongs to a token in step."""
+"""TransformerView: finds the blocks, reduces tokens behind them, and keeps what belongs to a token in step."""
 
 from __future__ import annotations
 
