@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from edgetok.bundle import Bundle, check_output, is_bundle, open_bundle, write_bundle
 from edgetok.errors import BundleError, UsageError
+from edgetok.manifest import Dtype, Emit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, np.ndarray]
 
-DTYPES = ("fp32", "fp16", "bf16")
 TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
 
 
@@ -33,8 +33,8 @@ def export(
     *,
     out: str | Path,
     reduce: Sequence[str] = (),
-    dtype: str = "fp32",
-    emit: str = "full",
+    dtype: Dtype = "fp32",
+    emit: Emit = "full",
     batch: int | None = None,
     length: int | None = None,
     size: int | tuple[int, int] | None = None,
@@ -71,10 +71,9 @@ def export(
     from edgetok.plugins import add_functions
 
     say = progress or (lambda _: None)
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: accepted are {', '.join(DTYPES)}")
-    if emit not in ("full", "reduced"):
-        raise UsageError(f"emit {emit!r}: accepted are full and reduced")
+    for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
+        if value not in accepted:
+            raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
     check_output(Path(out), force)
     say(f"capturing {source}")

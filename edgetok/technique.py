@@ -157,13 +157,14 @@ def parse(text: str) -> Spec:
 
 def _typed(config: type, key: str, text: str) -> object:
     """An option's text as the type of its default."""
-    default = next(f.default for f in dataclasses.fields(config) if f.name == key)
+    default: Any = next(f.default for f in dataclasses.fields(config) if f.name == key)
     if isinstance(default, bool):
         if text not in ("true", "false"):
             raise UsageError(f"option {key}={text!r}: accepted are true and false")
         return text == "true"
     try:
-        return type(default)(text)
+        value: object = type(default)(text)
+        return value
     except ValueError:
         raise UsageError(f"option {key}={text!r}: accepted is a {type(default).__name__}, such as {default}") from None
 

@@ -117,7 +117,7 @@ class _Walk:
         handler = getattr(self, f"_{kind.lower()}", None)
         if handler is None:
             raise Stop(f"{kind} mixes tokens, or is not known to leave them apart")
-        return handler(node)  # type: ignore[no-any-return]
+        return handler(node)
 
     def _axis(self, node: ir.Node, index: int) -> int:
         axis = self.flow.axis.get(node.inputs[index]) if index < len(node.inputs) else None  # type: ignore[arg-type]

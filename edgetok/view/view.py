@@ -232,7 +232,7 @@ class TransformerView:
         new = op.ProportionalAttention(block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale)
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
-        block.attention = new.producer()  # type: ignore[assignment]
+        block.attention = new.producer()
         self.model.graph.remove(old, safe=True)
 
     def _resize(self, flow: Flow, starts: dict[ir.Value, int]) -> None:

@@ -106,7 +106,8 @@ def _load(folder: Path, config: dict[str, Any], transformers: Any) -> torch.nn.M
         model = model.get_encoder()  # the decoder's loop belongs to the host program
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
-    return model
+    module: torch.nn.Module = model
+    return module
 
 
 def _example(model: Any, options: CaptureOptions) -> dict[str, torch.Tensor]:
