@@ -63,7 +63,7 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
-    from edgetok.export import full_outputs, sample_inputs, transform
+    from edgetok.transform import full_outputs, sample_inputs, transform
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions

@@ -157,7 +157,8 @@ def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.nd
     part = ir.convenience.extract(graph, list(graph.inputs), list(values))
     model = ir.Model(part, ir_version=IR_VERSION)
     evaluator = ReferenceEvaluator(ir.to_proto(model))
-    return [np.asarray(array) for array in evaluator.run(None, {name: feeds[name] for name in (v.name or "" for v in part.inputs)})]
+    needed = [value.name or "" for value in part.inputs]
+    return [np.asarray(array) for array in evaluator.run(None, {name: feeds[name] for name in needed})]
 
 
 def specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:
