@@ -63,12 +63,12 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
-    from edgetok.transform import full_outputs, sample_inputs, transform
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
+    from edgetok.transform import full_outputs, sample_inputs, transform
 
     say = progress or (lambda _: None)
     for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
