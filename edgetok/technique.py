@@ -166,7 +166,7 @@ def _typed(config: type, key: str, text: str) -> object:
         value: object = type(default)(text)
         return value
     except ValueError:
-        raise UsageError(f"option {key}={text!r}: accepted is a {type(default).__name__}, such as {default}") from None
+        raise UsageError(f"option {key}={text!r}: accepted is of type {type(default).__name__}, such as {default}") from None
 
 
 def _options(config: Any) -> list[str]:
