@@ -166,7 +166,8 @@ def _typed(config: type, key: str, text: str) -> object:
         value: object = type(default)(text)
         return value
     except ValueError:
-        raise UsageError(f"option {key}={text!r}: accepted is of type {type(default).__name__}, such as {default}") from None
+        kind = type(default).__name__
+        raise UsageError(f"option {key}={text!r}: accepted is of type {kind}, such as {default}") from None
 
 
 def _options(config: Any) -> list[str]:

@@ -65,7 +65,8 @@ def test_one_new_file_is_a_technique(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A file beside the others, and no other edit, makes a technique that exports."""
     for file in RANDOM.parent.glob("*.py"):
         shutil.copy(file, tmp_path)
-    (tmp_path / "first_ones.py").write_text(RANDOM.read_text().replace(".permutation(np.arange(", ".choice(np.arange("))
+    drawn = "np.random.default_rng([seed, block]).permutation(np.arange(prefix, tokens))"
+    (tmp_path / "first_ones.py").write_text(RANDOM.read_text().replace(drawn, "np.arange(prefix, tokens)"))
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})()
     monkeypatch.setattr(technique, "find_spec", lambda name: spec)
     monkeypatch.setattr(exporters, "__path__", [str(tmp_path), *exporters.__path__])  # sources/ stays where it is
