@@ -124,6 +124,20 @@ def test_a_huggingface_folder_brings_its_preprocessing(folder: Path, tmp_path: P
     assert outputs["last_hidden_state"].shape == (1, 65, 48)
 
 
+@pytest.mark.parametrize(("length", "samples"), [(None, 160_000), (80_000, 80_000)])
+def test_speech_through_wav2vec2(tmp_path: Path, speech: Path, length: int | None, samples: int):
+    module, _ = families.build("wav2vec2-masked")
+    module.save_pretrained(tmp_path / "wav2vec2")
+    bundle = edgetok.export(
+        str(tmp_path / "wav2vec2"), out=tmp_path / "out", reduce=["tome:keep=0.8"], length=length, min_cosine=-1
+    )
+    assert {spec.name: spec.shape for spec in bundle.manifest.inputs} == {
+        "input_values": ("batch", samples), "attention_mask": ("batch", samples),
+    }  # fmt: skip
+    outputs = edgetok.load(tmp_path / "out").run_files([str(speech)])
+    assert outputs["last_hidden_state"].shape[0] == 1 and np.isfinite(outputs["last_hidden_state"]).all()
+
+
 def test_pickled_weights_are_refused(folder: Path, tmp_path: Path):
     pickled = tmp_path / "pickled"
     pickled.mkdir()
