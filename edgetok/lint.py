@@ -1,0 +1,60 @@
+"""Reads a model and says what will not run, or be slow, on a device: the node, the reason and the rewrite."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetok import lint_rules
+from edgetok.device import Device
+from edgetok.errors import SourceError
+from edgetok.lint_rules import Finding, Graph, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_ORDER = ("error", "warning", "info")
+
+
+def lint(source: "Path | ir.Model", device: Device) -> list[Finding]:
+    """Hold a model against everything known of a device.
+
+    Args:
+        source: an .onnx file, a bundle's folder, or a model in memory.
+        device: its profile; each of its runtimes is asked.
+
+    Returns:
+        The findings, errors first. Nodes with the same fault share a finding.
+    """
+    graph = (
+        Graph(_read(source), source if source.is_dir() else source.parent)
+        if isinstance(source, Path)
+        else Graph(source)
+    )
+    merged: dict[Finding, tuple[dict[str, None], dict[str, None]]] = {}
+    for rule in lint_rules.names():
+        check = lint_rules.load(rule).check
+        for runtime in device.runtimes:
+            for finding in check(graph, Target(device, runtime)):
+                nodes, runtimes = merged.setdefault(replace(finding, nodes=(), rule=rule), ({}, {}))
+                nodes.update(dict.fromkeys(finding.nodes))
+                runtimes[f"{runtime.name} {runtime.version}"] = None
+    found = [replace(f, nodes=tuple(nodes), runtimes=tuple(runtimes)) for f, (nodes, runtimes) in merged.items()]
+    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _read(path: Path) -> "ir.Model":
+    """Read a model; its weights stay on disk, and data outside its folder is never opened."""
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.is_file():
+        raise SourceError(f"no file {str(path)!r}: lint takes an .onnx file or a bundle's folder")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        if not proto.ir_version or not proto.HasField("graph"):
+            raise ValueError("it holds no graph")
+        return ShapeInferencePass()(ir.serde.deserialize_model(proto)).model
+    except Exception as error:  # protobuf, onnx and onnx-ir each raise their own
+        raise SourceError(f"{path.name!r} is not an ONNX model: {error}") from error

@@ -1,0 +1,64 @@
+"""Tensor types that the device's hardware does not compute with.
+
+The profile's `precisions` say which; TensorRT-RTX 1.7.1 refuses the rest while building (measured: FP8 below compute
+capability 8.9, 4-bit floats below 12.0). 4-bit floats are imported since TensorRT 10.8.
+"""
+
+from collections.abc import Iterator
+
+from edgetok.lint_rules import Example, Finding, Graph, Target, error
+
+TYPES = {
+    "BFLOAT16": "bf16",
+    "FLOAT8E4M3FN": "fp8",
+    "FLOAT8E5M2": "fp8",
+    "FLOAT4E2M1": "fp4",
+    "INT4": "int4",
+    "UINT4": "int4",
+    "INT8": "int8",
+}
+REWRITE = {
+    "bf16": "use float16",
+    "fp8": "use int8, with QuantizeLinear and DequantizeLinear",
+    "fp4": "keep 4-bit weights as int4, or write the codes as a 16-entry table",
+}
+
+
+def check(graph: Graph, target: Target) -> Iterator[Finding]:
+    """One finding per type and operator."""
+    if not target.tensorrt:
+        return
+    device = target.device
+    for node in graph.nodes():
+        for value in (*node.inputs, *node.outputs):
+            needed = TYPES.get(value.dtype.name) if value is not None and value.dtype is not None else None
+            if needed and needed not in device.precisions:
+                yield error(
+                    node,
+                    f"{needed} needs hardware that compute capability {device.sm} does not have",
+                    REWRITE.get(needed, "use float16"),
+                )
+            elif needed == "fp4" and target.below("tensorrt", "10.8"):
+                yield error(
+                    node,
+                    f"tensorrt {target.runtime.version} imports no 4-bit floats: they came with 10.8",
+                    REWRITE["fp4"],
+                )
+
+
+EXAMPLES = (
+    Example(
+        "jetson-orin-nano-jp62",
+        "g (float8e4m3fn[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }",
+        "error",
+        "fp8 needs hardware that compute capability 8.7 does not have",
+    ),
+    Example("rtx-4090", "g (float8e4m3fn[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }", None),
+    Example(
+        "rtx-4090",
+        "g (float4e2m1[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }",
+        "error",
+        "keep 4-bit weights as int4",
+    ),
+    Example("jetson-orin-nano-jp62", "g (int4[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }", None),
+)

@@ -1,0 +1,132 @@
+"""Device profiles: sources, peaks, and which machine is which. tests/data/machines holds small file systems.
+
+Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those
+of the board under JetPack 6 serve for 7.2 too); the rest is written in the kernel's and the driver's format.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from edgetok import device as device_module
+from edgetok import devices
+from edgetok.device import Device, Machine, Sourced, here, resolve, version_key
+from edgetok.errors import DeviceError, UnknownName
+
+MACHINES = Path(__file__).parent / "data" / "machines"
+EVERY = devices.load_all()
+MATCHES = {
+    "orin-nano-jp62": ["cortex-a78ae", "jetson-orin-nano-jp62"],
+    "orin-nano-jp72": ["cortex-a78ae", "jetson-orin-nano-jp72"],
+    "rtx-4090": ["rtx-4090", "x86-cpu"],
+    "raspberry-pi-5": [],
+}
+
+
+def test_names_are_the_files():
+    assert devices.names() == ["cortex-a78ae", "jetson-orin-nano-jp62", "jetson-orin-nano-jp72", "rtx-4090", "x86-cpu"]
+    with pytest.raises(UnknownName, match="no device 'rtx4090': did you mean 'rtx-4090'?"):
+        devices.load("rtx4090")
+
+
+@pytest.mark.parametrize("machine", MATCHES)
+def test_a_machine_is_recognised_by_its_files(machine):
+    assert here(EVERY, Machine.read(MACHINES / machine)) == MATCHES[machine]
+
+
+def test_what_a_jetson_says_of_itself():
+    machine = Machine.read(MACHINES / "orin-nano-jp62")
+    assert (machine.arch, machine.l4t) == ("aarch64", "36.4.3")
+    assert machine.compatible[-1] == "nvidia,tegra234"
+    assert "asimddp" in machine.flags
+    assert str(machine) == (
+        "aarch64, CPU part 0xd42, "
+        "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super, Jetson Linux 36.4.3"
+    )
+
+
+def test_another_jetpack_is_another_device(tmp_path):
+    jetson = Machine.read(MACHINES / "orin-nano-jp62")
+    profile = devices.load("jetson-orin-nano-jp62")
+    for release, fits in (("36.5.0", True), ("36.5", True), ("36.4.7", True), ("36.4.0", False), ("36.50", False)):
+        assert profile.matches(Machine(**{**vars(jetson), "l4t": release})) is fits
+
+
+@pytest.mark.parametrize(("machine", "name"), [("orin-nano-jp62", "cortex-a78ae"), ("rtx-4090", "x86-cpu")])
+def test_cpu_is_the_processor_of_this_machine(machine, name):
+    assert resolve("cpu", EVERY, Machine.read(MACHINES / machine)).name == name
+
+
+def test_cpu_of_a_machine_without_a_profile():
+    with pytest.raises(DeviceError) as error:
+        resolve("cpu", EVERY, Machine.read(MACHINES / "raspberry-pi-5"))
+    assert str(error.value) == (
+        "no CPU profile describes this machine: this machine is aarch64, CPU part 0xd0b; "
+        "profiles that match it: none; add a file to devices/"
+    )
+
+
+def test_a_device_that_is_not_this_machine_is_refused():
+    with pytest.raises(DeviceError) as error:
+        resolve("jetson-orin-nano-jp62", EVERY, Machine.read(MACHINES / "orin-nano-jp72"))
+    assert str(error.value).startswith("'jetson-orin-nano-jp62' is not this machine: this machine is aarch64")
+    assert "profiles that match it: cortex-a78ae, jetson-orin-nano-jp72; run it there" in str(error.value)
+    with pytest.raises(UnknownName, match="did you mean 'jetson-orin-nano-jp72' or 'jetson-orin-nano-jp62'"):
+        resolve("jetson-orin-nano", EVERY, Machine.read(MACHINES / "orin-nano-jp62"))
+
+
+@pytest.mark.parametrize("device", [d for d in EVERY if d.headline], ids=lambda d: d.name)
+def test_the_figure_on_the_box_follows_from_units_clock_and_width(device):
+    computed = device.peak("int8", device.headline.mode) * (2 if device.headline.sparse else 1) / 1e12
+    assert computed == pytest.approx(device.headline.int8_tops, rel=0.03)
+
+
+def test_peaks_are_those_of_the_mode_that_the_device_ships_in():
+    orin = devices.load("jetson-orin-nano-jp62")
+    assert orin.mode().name == "25W"
+    assert orin.peak("int8") / 1e12 == pytest.approx(30.1, abs=0.05)
+    assert orin.peak("int8", "7W") / 1e12 == pytest.approx(6.7, abs=0.05)  # half of the SMs are off
+    assert orin.peak("fp8") is None
+    with pytest.raises(UnknownName, match="no power mode of jetson-orin-nano-jp62 '25w': did you mean '25W'"):
+        orin.mode("25w")
+
+
+def test_every_table_with_numbers_names_its_source():
+    """Any model of the profile with a number among its fields is a Sourced."""
+
+    def numbers(model):
+        return [n for n, f in model.model_fields.items() if any(t in str(f.annotation) for t in ("int", "float"))]
+
+    tables = [model for model in vars(device_module).values() if hasattr(model, "model_fields")]
+    assert len(tables) > 6
+    assert all(
+        issubclass(model, Sourced)
+        for model in tables
+        if model is not Sourced and numbers(model) and model is not Device
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (('source = "NVIDIA Ada white paper: GDDR6X on 384 bits"', ""), "memory.source: Field required: every table"),
+        (
+            ('source = "NVIDIA Ada white paper: GDDR6X on 384 bits"', 'source = "?"'),
+            "memory.source: String should have",
+        ),
+        (("gigabytes = 24", 'gigabytes = "much"'), "memory.gigabytes: Input should be a valid number"),
+        (("shared = false", "shared = false\nspeed = 3"), "memory.speed: Extra inputs are not permitted"),
+        (("[memory]", "[memory"), "device profile mine.toml cannot be read: "),
+    ],
+)
+def test_a_profile_that_is_refused(edit, message, tmp_path):
+    text = (Path(devices.__file__).parent / "rtx-4090.toml").read_text()
+    assert edit[0] in text
+    (tmp_path / "mine.toml").write_text(text.replace(*edit, 1))
+    with pytest.raises(DeviceError) as error:
+        Device.read(tmp_path / "mine.toml")
+    assert message in str(error.value)
+
+
+def test_versions_compare_by_number():
+    assert version_key("10.3.0") == version_key("10.3") < version_key("10.14") < version_key("11.0")
