@@ -127,6 +127,14 @@ def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str 
     return value
 
 
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let all readers of the old value read the new one, which takes its description too; also as a graph output."""
+    new.shape, new.type = old.shape, old.type
+    if old.is_graph_output():
+        new.name, old.name = old.name, None
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
 def is_data_free(value: ir.Value) -> bool:
     """Whether a value is the same for all inputs of one shape: weights, constants and shapes only."""
     stack, seen = [value], set()

@@ -97,7 +97,7 @@ def layer_table(
     for run in quiet:
         for node, (place, named) in zip(run.nodes, places(run.nodes), strict=True):
             times[place] += node.duration / scale
-            by_neighbour += 0 if named else node.duration / scale
+            by_neighbour += 0 if named or place == OTHER else node.duration / scale
     whole = sum(run.duration for run in quiet) / scale
     baseline = {layer.name: layer for layer in unreduced.layers} if unreduced else {}
     layers = tuple(

@@ -291,7 +291,7 @@ def test_fused_nodes_go_with_the_node_before():
 
 def test_nodes_without_any_known_name():
     table = layer_table([ProfiledRun(0, 10, (NodeTime("conv1", "Conv", 0, 9),))])
-    assert [layer.name for layer in table.layers] == ["other"] and table.merging_cost is None
+    assert [layer.name for layer in table.layers] == ["other"] and table.merging_cost is None and not table.by_neighbour
 
 
 def test_layers_leave_the_slower_half_of_the_runs_out():
