@@ -27,11 +27,10 @@ class Emitter:
     Args:
         graph: the graph to write into.
         before: the node in front of which the new nodes stand; None appends.
-        part: prefix of the new nodes' names, such as "blocks.3/reduce".
     """
 
-    def __init__(self, graph: ir.Graph, before: ir.Node | None = None, part: str = ""):
-        self.graph, self.before, self.part = graph, before, part
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None):
+        self.graph, self.before = graph, before
 
     def __getattr__(self, op_type: str) -> Emit:
         def emit(*inputs: object, outputs: int = 1, domain: str = "", **attributes: object) -> object:
@@ -42,8 +41,6 @@ class Emitter:
                 domain=domain,
                 num_outputs=outputs,
             )
-            if self.part:
-                node.metadata_props["part"] = self.part
             if self.before is None:
                 self.graph.append(node)
             else:

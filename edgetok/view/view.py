@@ -163,7 +163,7 @@ class TransformerView:
             return None
         mask = self.blocks[0].mask
         assert mask is not None and mask.dtype is not None
-        op = g.Emitter(self.model.graph, part="embed")
+        op = g.Emitter(self.model.graph)
         row = op.Slice(mask, np.array([0]), np.array([1]), np.array([-2]))  # (B, 1, 1, N)
         if mask.dtype != ir.DataType.BOOL:
             row = op.Greater(row, np.array(BARRED, mask.dtype.numpy()))
@@ -172,7 +172,7 @@ class TransformerView:
     def _reduce(self, block: Block, stage: Stage, count: int, select: Select) -> Stage:
         """Let a technique choose, apply its choice, and hand the result to all who read the residual stream."""
         hidden, uses = block.after_attention, g.consumers(block.after_attention)
-        op = g.Emitter(self.model.graph, part=f"blocks.{block.index}/reduce")
+        op = g.Emitter(self.model.graph)
         padded = self.mask is Mask.KEY_PADDING
         site = Site(
             op, hidden, block.query, block.key, block.value, stage.size, padded, stage.tokens, self.prefix, count,
@@ -197,9 +197,10 @@ class TransformerView:
             g.typed(size, ir.DataType.FLOAT, ["batch", kept, 1])
         for node, place in uses:
             node.replace_input_with(place, reduced)
-        hidden.meta["reduced"] = reduced
         rows = self._rows(op, stage, selection, kept)
-        return Stage(kept, size, rows, self._bias(op, size, selection, padded, hidden.dtype))
+        bias = self._bias(op, size, selection, padded, hidden.dtype)
+        hidden.meta.update(reduced=reduced, rows=rows, bias=bias)
+        return Stage(kept, size, rows, bias)
 
     def _rows(self, op: g.Emitter, stage: Stage, selection: Selection, kept: int) -> ir.Value:
         """(B, N): for each original token its row behind this reduction."""
