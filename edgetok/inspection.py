@@ -74,8 +74,8 @@ def read(path: Path) -> Contents:
         raise SourceError(f"{path.name!r} is not an ONNX file, or is cut off: it holds no graph of ONNX operators")
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-        weights[kind] += prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        weights[kind.name] += prod(tensor.dims) * kind.itemsize
     stored = {tensor.name for tensor in model.graph.initializer}
     return Contents(
         ir_version=model.ir_version,

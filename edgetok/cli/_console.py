@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="This machine's profile: see edgetok devices.")]
 
@@ -99,10 +99,11 @@ def show_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
 
 
 def _usage(error: Any) -> str:
+    """A usage error on one line: what is wrong, near names, where the options are listed."""
     text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
-    see = f"; {context.command_path} --help lists what there is" if context else ""
-    return text.rstrip(".") + see
+    see = f"see {context.command_path} --help" if context else ""
+    return " ".join(filter(None, (text if text.endswith("?") else text.rstrip(".") + ";", see)))
 
 
 @contextmanager

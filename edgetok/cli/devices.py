@@ -28,6 +28,7 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
 
 def _render(known: list[Device], machine: object, matching: list[str], console: Console) -> None:
     made = table("device", "", "memory", "precisions", "runtimes")
+    made.columns[0].no_wrap = made.columns[-1].no_wrap = True
     for device in known:
         memory = f"{device.memory.gigabytes:g} GB" if device.memory else "its own"
         runtimes = "\n".join(f"{offer.name} {offer.version}" for offer in device.runtimes)

@@ -23,14 +23,14 @@ def command(
     reduce: Annotated[
         list[str] | None, typer.Option("--reduce", metavar="SPEC", help="As in tome:r=16,layers=2-11. May be repeated.")
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Type of the graph's numbers.")] = "fp32",
-    emit: Annotated[str, typer.Option(metavar="full|reduced", help="Restore the tokens at the outputs, or not.")] = "full",
-    min_cosine: Annotated[float, typer.Option(min=-1, max=1, help="Least likeness to the original.")] = 0.9,
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
+    emit: Annotated[str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")] = "full",
+    min_cosine: Annotated[float, typer.Option(min=-1, max=1, metavar="X", help="Least cosine with the original.")] = 0.9,
     samples: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Check with these files. The bundle will contain them.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the batch; otherwise it stays dynamic.")] = None,
-    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text, samples of a recording.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Fix the batch; otherwise it stays dynamic.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens of a text, samples of a recording.")] = None,
     picture: Annotated[
         str | None, typer.Option("--size", metavar="N|HxW", help="Height and width of a picture in pixels.")
     ] = None,

@@ -42,7 +42,7 @@ def _render(findings: list[Finding], device: str, console: Console) -> None:
     for finding in findings:
         nodes = ", ".join(finding.nodes[:NODES])
         more = f" and {len(finding.nodes) - NODES} more" if len(finding.nodes) > NODES else ""
-        head = Text.assemble((finding.severity, f"bold {COLOURS[finding.severity]}"), " ", (finding.op, "bold"))
+        head = Text.assemble((f"{finding.severity}: ", COLOURS[finding.severity]), (finding.op or "the model", "bold"))
         if nodes:
             head.append(f" at {nodes}{more}")
         head.append(f" ({', '.join(finding.runtimes)})", style="dim")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TOP = 5  # values shown per sample
-FEW = 64  # an output with up to so many axis entries is looked at for its largest values
 
 
 def command(
@@ -102,7 +101,8 @@ def _render(data: dict[str, Any], console: Console) -> None:
     rows = {"bundle": data["id"][:16], "on": data["device"]}
     if errors := data.get("errors"):
         worst = max(errors.values())
-        rows["samples"] = f"as promised: off by at most {worst:.1e} of an output's largest value"
+        off = f"off by at most {worst:.1e} of an output's largest value" if worst else "not one bit differs"
+        rows["samples"] = f"as promised, {off}"
     if data["written"]:
         rows["written"] = data["written"]
     console.print(pairs(rows))
