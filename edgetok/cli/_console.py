@@ -1,0 +1,165 @@
+"""What all commands share: their answers, their errors, progress, and how sizes are spelt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgetok import __version__
+from edgetok.errors import EdgetokError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
+Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="This machine's profile: see edgetok devices.")]
+
+ClickException = typer.BadParameter.__mro__[2]  # typer has its own copy of click, or uses click, as versions go
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found, for programs and for people.
+
+    Attributes:
+        data: what --json prints.
+        render: prints the same for people.
+        exit_code: 1 where what was found counts as a failure.
+    """
+
+    data: Any
+    render: Callable[[Console], None]
+    exit_code: int = 0
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose libraries' chatter goes to stderr: stdout is for the answer alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgetok {__version__}")
+        raise typer.Exit
+
+
+def top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Make a transformer smaller and faster for an edge device, as one portable bundle that checks itself."""
+
+
+def show(answer: Answer, *, as_json: bool) -> int:
+    """Print an answer, and return the exit code."""
+    if as_json:
+        print(json.dumps(answer.data, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        # Into a pipe, no line is folded: paths and names stay whole.
+        answer.render(Console(highlight=False, width=None if sys.stdout.isatty() else 80))
+    sys.stdout.flush()
+    return answer.exit_code
+
+
+def show_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
+    """Print an error as one line, and return the exit code."""
+    kind, message = type(error).__name__, " ".join(str(error).split())
+    code = error.exit_code if isinstance(error, EdgetokError) else 1
+    if isinstance(error, ClickException):
+        if kind == "NoArgsIsHelpError":  # older versions print the help themselves
+            print(error.format_message())
+            return 2
+        kind, code, message = "UsageError", 2, _usage(error)
+    elif isinstance(error, MemoryError):
+        message = "the memory of this machine does not suffice"
+    elif not isinstance(error, EdgetokError):
+        message = f"{kind}: {message}; this is a fault of edgetok: --verbose shows where"
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    if as_json:
+        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}, ensure_ascii=False))
+    else:
+        red, plain = ("\033[1;31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+        print(f"{red}error:{plain} {message}", file=sys.stderr)
+    return code
+
+
+def _usage(error: Any) -> str:
+    """A usage error on one line: what is wrong, near names, where the options are listed."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    see = f"see {context.command_path} --help" if context else ""
+    return " ".join(filter(None, (text if text.endswith("?") else text.rstrip(".") + ";", see)))
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A line on stderr that says what is being done and for how long; nothing where stderr is no terminal.
+
+    Yields:
+        Tells what is being done, and how much of it is done (0 to 1; 0 where that is not known).
+    """
+    if not sys.stderr.isatty():
+        yield lambda text, done=0.0: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # Twice a second: the drawing must not disturb what is being measured.
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2)
+    with bar:
+        task = bar.add_task("starting")
+        yield lambda text, done=0.0: bar.update(task, description=f"{text} {done:.0%}" if done else text)
+
+
+def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
+    """An empty table in the style of all commands."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def pairs(rows: dict[str, str]) -> Table:
+    """Names and what they are, without lines."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        made.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+    return made
+
+
+def size(count: float) -> str:
+    """Bytes as people write them: 21.5 MB."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            break
+        count /= 1000
+    else:
+        unit = "GB"
+    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def shape(dims: tuple[int | str, ...]) -> str:
+    """A shape on one line: batch x 3 x 224 x 224."""
+    return " × ".join(map(str, dims)) or "a single number"

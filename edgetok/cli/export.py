@@ -1,0 +1,90 @@
+"""`edgetok export`: a model becomes a bundle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgetok.cli._console import Answer, Json, Verbose, pairs, progress, size, table
+from edgetok.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetok.bundle import Bundle
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="zoo:NAME, FILE.onnx, a Hugging Face folder, or package.module:callable.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The new folder.")],
+    reduce: Annotated[
+        list[str] | None, typer.Option("--reduce", metavar="SPEC", help="As in tome:r=16,layers=2-11. May be repeated.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
+    emit: Annotated[str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")] = "full",
+    min_cosine: Annotated[float, typer.Option(min=-1, max=1, metavar="X", help="Least cosine with the original.")] = 0.9,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Check with these files. The bundle will contain them.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Fix the batch; otherwise it stays dynamic.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens of a text, samples of a recording.")] = None,
+    picture: Annotated[
+        str | None, typer.Option("--size", metavar="N|HxW", help="Height and width of a picture in pixels.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> Answer:
+    """Turn a model into one portable bundle, checked against the original."""
+    from edgetok import api
+
+    with progress() as tell:
+        bundle = api.export(
+            source,
+            out=out,
+            reduce=reduce or (),
+            dtype=dtype,
+            emit=emit,
+            batch=batch,
+            length=length,
+            size=None if picture is None else pixels(picture),
+            min_cosine=min_cosine,
+            samples=samples,
+            force=force,
+            progress=lambda text: tell(text, 0.0),
+        )
+    data = {"path": str(bundle.path), "id": bundle.id, "manifest": bundle.manifest.model_dump(mode="json")}
+    return Answer(data, lambda console: _render(bundle, console))
+
+
+def pixels(text: str) -> int | tuple[int, int]:
+    """Read --size: 224, or 224x320 (height x width)."""
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", text)
+    if match is None:
+        raise UsageError(f"--size {text!r}: accepted is one number of pixels, 224, or height x width, 224x320")
+    return (int(match[1]), int(match[2])) if match[2] else int(match[1])
+
+
+def _render(bundle: Bundle, console: Console) -> None:
+    manifest = bundle.manifest
+    tokens = [manifest.tokens, *(step.tokens_out for step in manifest.schedule)]
+    rows = {
+        "bundle": str(bundle.path),
+        "id": bundle.id[:16],
+        "source": f"{manifest.source.kind}: {manifest.source.name}"
+        + (f", licence {manifest.source.licence}" if manifest.source.licence else ""),
+        "reduced by": ", ".join(manifest.recipe.reduce) or "nothing",
+        "tokens": " > ".join(map(str, tokens)) if tokens[0] else "no transformer blocks were recognised",
+        "size": size(sum(file.bytes for file in manifest.files.values())),
+    }
+    console.print(pairs(rows))
+    near = table("against the original", "cosine", "SQNR, dB", "top-1", right=("cosine", "SQNR, dB", "top-1"))
+    for each in manifest.fidelity:
+        sqnr = "equal" if each.sqnr_db is None else f"{each.sqnr_db:.1f}"
+        top = "" if each.top1 is None else f"{each.top1:.0%}"
+        near.add_row(each.output, f"{each.cosine:.6f}", sqnr, top)
+    console.print(near)
+    console.print(f"next: edgetok run {bundle.path}", markup=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""`edgetok inspect`: what is in a bundle or an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgetok.cli._console import Answer, Json, Verbose, pairs, progress, size, table
+from edgetok.errors import CaptureError, SourceError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OPERATORS = 12  # shown; --json has them all
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="BUNDLE|ONNX", help="A bundle's folder, or an .onnx file.")],
+    json: Json = False,
+    verbose: Verbose = False,
+) -> Answer:
+    """Show blocks, tokens, operators and sizes, and what would keep tokens from being reduced."""
+    with progress() as tell:
+        tell(f"reading {model}", 0.0)
+        data = _bundle(model) if model.is_dir() else _file(model)
+    return Answer(data, lambda console: _render(data, console))
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    from edgetok import api
+    from edgetok.bundle import is_bundle, open_bundle
+    from edgetok.inspection import read
+
+    if not is_bundle(path):
+        raise SourceError(f"{path} is a folder, but not a bundle: inspect takes a bundle's folder or an .onnx file")
+    bundle = open_bundle(path)
+    return {
+        "path": str(path),
+        "bytes": sum(file.bytes for file in bundle.manifest.files.values()),
+        "contents": asdict(read(bundle.model_path)),
+        "tokens_per_block": api.tokens_per_block(bundle),
+        "id": bundle.id,
+        "manifest": bundle.manifest.model_dump(mode="json"),
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    from edgetok.exporters.sources import capture
+    from edgetok.inspection import Blocks, find_transformer, read
+
+    data: dict[str, Any] = {"path": str(path), "contents": asdict(read(path)), "bytes": path.stat().st_size}
+    try:
+        blocks = find_transformer(capture(str(path)).model)
+    except CaptureError as error:
+        blocks = Blocks(0, None, 0, "unknown", str(error))
+    return data | {"transformer": asdict(blocks)}
+
+
+def _render(data: dict[str, Any], console: Console) -> None:
+    contents, manifest = data["contents"], data.get("manifest")
+    weights = ", ".join(f"{size(count)} {kind}" for kind, count in contents["weights"].items())
+    rows = {"bundle" if manifest else "file": f"{data['path']}, {size(data['bytes'])}"}
+    if manifest:
+        source, recipe = manifest["source"], manifest["recipe"]
+        rows |= {
+            "id": data["id"],
+            "source": f"{source['kind']}: {source['name']}, licence {source['licence'] or 'unknown'}",
+            "reduced by": ", ".join(recipe["reduce"]) or "nothing",
+            "against it": _fidelity(manifest["fidelity"]),
+            "emits": f"{recipe['emit']} tokens, {recipe['dtype']}",
+        }
+    rows |= {
+        "weights": f"{contents['parameters'] / 1e6:.2f} M numbers: {weights}",
+        "opset": f"{contents['opset']}, IR {contents['ir_version']}",
+        "inputs": "\n".join(f"{name}: {kind}" for name, kind in contents["inputs"].items()),
+        "outputs": "\n".join(f"{name}: {kind}" for name, kind in contents["outputs"].items()),
+    }
+    if blocks := data.get("transformer"):
+        tokens = "tokens not fixed" if blocks["tokens"] is None else f"{blocks['tokens']} tokens"
+        rows["blocks"] = f"{blocks['count']}, {tokens}, {blocks['prefix']} of them prefix; mask: {blocks['mask']}"
+        rows["reduction"] = f"refused: {blocks['refusal']}" if blocks["refusal"] else "possible behind every block"
+    elif not data["tokens_per_block"]:
+        rows["blocks"] = "none recognised"
+    console.print(pairs(rows))
+    if data.get("tokens_per_block"):
+        _blocks(data["tokens_per_block"], manifest["schedule"] if manifest else [], console)
+    shown = list(contents["operators"].items())
+    made = table("operator", "nodes", right=("nodes",))
+    for name, count in shown[:OPERATORS]:
+        made.add_row(name, str(count))
+    if len(shown) > OPERATORS:
+        made.add_row(f"{len(shown) - OPERATORS} others", str(sum(count for _, count in shown[OPERATORS:])), style="dim")
+    console.print(made)
+
+
+def _fidelity(outputs: list[dict[str, Any]]) -> str:
+    return "\n".join(f"{each['output']}: cosine {each['cosine']:.6f}" for each in outputs) or "not compared"
+
+
+def _blocks(tokens: list[tuple[int, int]], schedule: list[dict[str, Any]], console: Console) -> None:
+    """A line per block, with a bar as long as the share of the tokens that is left."""
+    by = {step["block"]: step["technique"] for step in schedule}
+    made = table("block", "in", "out", "by", "", right=("block", "in", "out"))
+    for block, (before, after) in enumerate(tokens):
+        bar = "█" * max(1, round(30 * after / tokens[0][0]))
+        made.add_row(str(block), str(before), str(after), by.get(block, ""), f"[cyan]{bar}[/]")
+    console.print(made)

@@ -1,0 +1,119 @@
+"""`edgetok run`: a bundle on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgetok.cli._console import Answer, Device, Json, Verbose, pairs, shape, table
+from edgetok.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+TOP = 5  # values shown per sample
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="FILE", help="A picture, text, recording or .npz. May be repeated."),
+    ] = None,
+    on: Device = "cpu",
+    expected_id: Annotated[
+        str | None, typer.Option("--id", metavar="HEX", help="Insist on this bundle: 8 digits of its id or more.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE.npz", help="Write the outputs.")] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> Answer:
+    """Run a bundle: on your files, or on its own samples, whose results it knows."""
+    from edgetok import api
+
+    if out is not None:
+        _check_file(out)
+    with api.load(bundle, device=on, expected_id=expected_id) as model:
+        errors: dict[str, float] = {}
+        if inputs:
+            outputs = model.run_files(inputs)
+        else:
+            errors = model.check()
+            outputs = model.run(model.bundle.samples("inputs"))
+    if out is not None:
+        _write(out, outputs)
+    about = {"id": model.bundle.id, "device": model.device.name, "inputs": inputs or "samples"}
+    data = about | {"outputs": {name: summary(array) for name, array in outputs.items()}, "written": out and str(out)}
+    if errors:
+        data["errors"] = errors
+    return Answer(data, lambda console: _render(data, console))
+
+
+def summary(array: np.ndarray) -> dict[str, Any]:
+    """What a person wants to know of an output; `top` holds each sample's largest values where it is one row of them."""
+    import numpy as np
+
+    told: dict[str, Any] = {"dtype": str(array.dtype), "shape": list(array.shape)}
+    numbers = array.astype(np.float64)
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        told["not_finite"] = int(array.size - finite.sum())
+    if finite.any():
+        kept = numbers[finite]
+        told |= {"min": float(kept.min()), "max": float(kept.max()), "mean": float(kept.mean())}
+    if array.ndim == 2 and finite.all():
+        order = np.argsort(-numbers, axis=1, kind="stable")[:, :TOP]
+        told["top"] = [[{"index": int(i), "value": float(row[i])} for i in best] for row, best in zip(numbers, order, strict=True)]
+    return told
+
+
+def _check_file(out: Path) -> None:
+    """Refuse a file that cannot be written, before the work."""
+    if out.suffix != ".npz":
+        raise OutputError(f"{out}: outputs are written as .npz; name the file {out.with_suffix('.npz').name}")
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; name a file, such as {out / 'outputs.npz'}")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}")
+
+
+def _write(out: Path, outputs: dict[str, np.ndarray]) -> None:
+    """Write all outputs or nothing."""
+    import numpy as np
+
+    staging = out.with_name(f".{out.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        with staging.open("xb") as stream:
+            np.savez(stream, **outputs)  # type: ignore[arg-type]  # numpy's stub takes the arrays for allow_pickle
+        os.replace(staging, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _render(data: dict[str, Any], console: Console) -> None:
+    rows = {"bundle": data["id"][:16], "on": data["device"]}
+    if errors := data.get("errors"):
+        worst = max(errors.values())
+        off = f"off by at most {worst:.1e} of an output's largest value" if worst else "not one bit differs"
+        rows["samples"] = f"as promised, {off}"
+    if data["written"]:
+        rows["written"] = data["written"]
+    console.print(pairs(rows))
+    ranges = table("output", "shape", "type", "min", "mean", "max", right=("min", "mean", "max"))
+    for name, told in data["outputs"].items():
+        numbers = [f"{told[key]:.4g}" if key in told else "" for key in ("min", "mean", "max")]
+        ranges.add_row(name, shape(tuple(told["shape"])), told["dtype"], *numbers)
+    console.print(ranges)
+    for name, told in data["outputs"].items():
+        if told.get("not_finite"):
+            console.print(f"{name}: {told['not_finite']} values are NaN or infinite", style="yellow")
+        for sample, best in enumerate(told.get("top", [])):
+            values = "  ".join(f"{each['index']}: {each['value']:.4g}" for each in best)
+            console.print(f"[dim]largest of {name}\\[{sample}][/]  {values}", soft_wrap=True)

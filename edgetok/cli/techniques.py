@@ -1,0 +1,58 @@
+"""`edgetok techniques`: what --reduce takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgetok.cli._console import Answer, Json, Verbose
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def command(json: Json = False, verbose: Verbose = False) -> Answer:
+    """List the techniques that make tokens fewer, with their papers and options."""
+    from edgetok import technique
+    from edgetok.schedule import Schedule
+
+    found = {name: technique.load(name) for name in technique.names()}
+    data = {
+        "techniques": [
+            {"name": name, "summary": each.summary, "paper": each.paper, "options": options(each.config)}
+            for name, each in found.items()
+        ],
+        "shared_options": options(Schedule),
+    }
+    return Answer(data, lambda console: _render(data, console))
+
+
+def options(config: type) -> list[dict[str, Any]]:
+    """The fields of a config with their defaults, explained by its docstring."""
+    told = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", config.__doc__ or "", re.MULTILINE))
+    return [
+        {"name": field.name, "default": field.default, "help": " ".join(told.get(field.name, "").split())}
+        for field in dataclasses.fields(config)
+    ]
+
+
+def _render(data: dict[str, Any], console: Console) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    def explained(rows: list[dict[str, Any]]) -> Padding:
+        grid = Table.grid(padding=(0, 2))
+        for row in rows:
+            default = str(row["default"]).lower() if isinstance(row["default"], bool) else row["default"]
+            grid.add_row(Text(f"{row['name']}={default}" if default else row["name"], style="cyan"), Text(row["help"]))
+        return Padding(grid, (0, 0, 1, 2))
+
+    for each in data["techniques"]:
+        console.print(Text.assemble((each["name"], "bold"), "  ", each["summary"]))
+        console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
+        console.print(explained(each["options"]))
+    console.print(Text("options that all of them take", style="bold"))
+    console.print(explained(data["shared_options"]))
+    console.print("as in --reduce tome:r=16,layers=2-11", style="dim")
