@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import transformers as tf
 
@@ -93,6 +95,24 @@ REFUSED = {
 }  # fmt: skip
 
 
+def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:
+    """Other inputs for a family; where there is a mask, the samples are padded to different lengths."""
+    draw = torch.Generator().manual_seed(seed)
+    _, example = (FAMILIES | REFUSED)[name]()
+    drawn = {}
+    for key, value in example.items():
+        shape = (batch, *value.shape[1:])
+        if key == "attention_mask":
+            length = value.shape[1]
+            ends = torch.tensor([length * 3 // 4, length, length // 2])[torch.arange(batch) % 3]
+            drawn[key] = (torch.arange(length) < ends[:, None]).long()
+        elif value.is_floating_point():
+            drawn[key] = torch.randn(shape, generator=draw)
+        else:
+            drawn[key] = torch.randint(3, 200, shape, generator=draw)
+    return drawn
+
+
 def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """A family's module, its weights spread out so that every part matters, and example inputs."""
     torch.manual_seed(seed)
@@ -104,3 +124,16 @@ def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Te
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     return module.eval(), example
+
+
+@functools.cache
+def captured(name: str) -> tuple[bytes, torch.nn.Module]:
+    """A family's graph as an ONNX file's bytes, and its module; captured once per run of the tests."""
+    import onnx_ir as ir
+
+    from edgetok.exporters.sources.pytorch import capture_module
+    from edgetok.model import Origin
+
+    module, example = build(name)
+    model = capture_module(module, example, Origin("callable", name)).model
+    return ir.to_proto(model).SerializeToString(), module
