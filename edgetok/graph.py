@@ -27,11 +27,10 @@ class Emitter:
     Args:
         graph: the graph to write into.
         before: the node in front of which the new nodes stand; None appends.
-        part: prefix of the new nodes' names, such as "blocks.3/reduce".
     """
 
-    def __init__(self, graph: ir.Graph, before: ir.Node | None = None, part: str = ""):
-        self.graph, self.before, self.part = graph, before, part
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None):
+        self.graph, self.before = graph, before
 
     def __getattr__(self, op_type: str) -> Emit:
         def emit(*inputs: object, outputs: int = 1, domain: str = "", **attributes: object) -> object:
@@ -42,8 +41,6 @@ class Emitter:
                 domain=domain,
                 num_outputs=outputs,
             )
-            if self.part:
-                node.metadata_props["part"] = self.part
             if self.before is None:
                 self.graph.append(node)
             else:
@@ -125,6 +122,14 @@ def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str 
     """The value, with its dtype and shape written down."""
     value.dtype, value.shape = dtype, ir.Shape(shape)
     return value
+
+
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let all readers of the old value read the new one, which takes its description too; also as a graph output."""
+    new.shape, new.type = old.shape, old.type
+    if old.is_graph_output():
+        new.name, old.name = old.name, None
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def is_data_free(value: ir.Value) -> bool:

@@ -45,6 +45,10 @@ class Schedule:
             raise UsageError("inflect shapes a single r; with one number per block leave it out")
         return schedule
 
+    def first(self) -> int:
+        """The first block that reduces."""
+        return self._blocks(None)[0] if self.layers else 0
+
     def options(self) -> list[str]:
         """`key=value` of what was given, in a fixed order."""
         return [

@@ -3,7 +3,7 @@
 The merging step of ToMe (Token Merging, https://arxiv.org/abs/2210.09461, section 3): x = sum(size x) / sum(size).
 A token of size 0 is padding: it changes nothing that it is merged into.
 
-`size` travels as one more channel, so that rows are gathered once; the rows that go are added by a one-hot product
+Sums are made in fp32, also for fp16 tokens: a large token of a large size leaves fp16's range. `size` travels as one more channel, so that rows are gathered once; the rows that go are added by a one-hot product
 (kept x r x C multiplications, under 1 % of a ViT-S block), because TensorRT takes no scatter with a reduction.
 """
 
@@ -31,16 +31,15 @@ def MergeTokens(x, size, order, destination, kept: int):  # type: ignore[no-unty
     end = op.Constant(value_ints=[9223372036854775807])
     count = op.Constant(value_int=kept)
     split = op.Reshape(count, axis)
-    weighted = op.Concat(x * size, size, axis=2)  # (B, N, C + 1)
+    weighted = op.Concat(op.Cast(x, to=1) * size, size, axis=2)  # (B, N, C + 1) fp32
     rows = op.GatherND(weighted, op.Unsqueeze(order, last), batch_dims=1)
     stay = op.Slice(rows, start, split, axis)
     go = op.Slice(rows, split, end, axis)
-    hit = op.OneHot(destination, count, op.CastLike(op.Constant(value_floats=[0.0, 1.0]), x), axis=1)  # (B, kept, r)
+    hit = op.OneHot(destination, count, op.Constant(value_floats=[0.0, 1.0]), axis=1)  # (B, kept, r)
     total = stay + op.MatMul(hit, go)
     merged_size = op.Slice(total, last, end, last)
-    smallest = op.CastLike(op.Constant(value_float=1e-4), x)
-    merged = op.Slice(total, start, last, last) / op.Max(merged_size, smallest)
-    return merged, merged_size
+    merged = op.Slice(total, start, last, last) / op.Max(merged_size, op.Constant(value_float=1e-4))
+    return op.CastLike(merged, x), merged_size
 
 
 function = MergeTokens

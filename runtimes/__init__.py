@@ -1,4 +1,111 @@
-"""One runtime per file."""
+"""One runtime per file, behind one base class that holds the checks.
+
+with runtimes.load("onnxruntime")(path, inputs) as runtime:
+    outputs = runtime.run({"image": image})
+"""
 
 if __name__ != "edgetok.runtimes":
     raise ImportError(f"import edgetok.runtimes, not {__name__}: it would be a second copy")
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, ClassVar
+
+from edgetok.errors import UnknownName, UsageError
+from edgetok.feeds import check_feeds
+from edgetok.model import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Self
+
+    from edgetok.layers import ProfiledRun
+
+    Feeds = dict[str, "np.ndarray"]
+
+Source = Path | bytes | Callable[["Feeds"], "Feeds"]
+
+
+class Runtime(ABC):
+    """A model ready to run; live between `__enter__` and `__exit__`.
+
+    Args:
+        model: an ONNX file or its bytes; for PyTorch eager a callable from feeds to outputs.
+        inputs: what the model takes; every feed is checked against it.
+        threads: how many threads one run may use; None leaves it to the runtime.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, model: Source, inputs: Sequence[TensorSpec], *, threads: int | None = None):
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads={threads}: give a count of at least 1, or leave it to the runtime")
+        self.model, self.inputs, self.threads = model, tuple(inputs), threads
+
+    def __enter__(self) -> "Self":
+        self._activate()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def run(self, feeds: "Feeds") -> "Feeds":
+        """Check the feeds and run once."""
+        return self.prepare(feeds)()
+
+    def prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
+        """Check the feeds once; what is returned runs without checks, and is what gets timed."""
+        check_feeds(feeds, self.inputs)
+        return lambda: self._run(feeds)
+
+    def describe(self) -> dict[str, str]:
+        """Name, version and settings, for reports."""
+        threads = "the runtime's choice" if self.threads is None else str(self.threads)
+        return {"runtime": self.name, "threads": threads, **self._describe()}
+
+    def profile(self, feeds: "Feeds", *, warm_up: int, runs: int) -> "list[ProfiledRun]":
+        """Run with the runtime's own profiler on, in a session of its own: when every node ran, and for how long."""
+        check_feeds(feeds, self.inputs)
+        return self._profile(feeds, warm_up, runs)
+
+    @abstractmethod
+    def _activate(self) -> None: ...
+
+    @abstractmethod
+    def _describe(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def _run(self, feeds: "Feeds") -> "Feeds": ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _profile(self, feeds: "Feeds", warm_up: int, runs: int) -> "list[ProfiledRun]":
+        raise UsageError(f"the runtime {self.name!r} does not time single nodes: profile on 'onnxruntime'")
+
+
+def names() -> list[str]:
+    """The names of all runtimes, whether their package is installed or not."""
+    return sorted(_classes())
+
+
+def load(name: str) -> type[Runtime]:
+    """The runtime of a name.
+
+    Raises:
+        UnknownName: there is none, with the near names.
+    """
+    classes = _classes()
+    if name not in classes:
+        raise UnknownName("runtime", name, classes)
+    return classes[name]
+
+
+def _classes() -> dict[str, type[Runtime]]:
+    """Every file of this folder that defines a runtime; none imports its package before it is activated."""
+    for info in iter_modules(__path__):
+        import_module(f"{__name__}.{info.name}")
+    return {runtime.name: runtime for runtime in Runtime.__subclasses__() if runtime.__module__.startswith(__name__)}

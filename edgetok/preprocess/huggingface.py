@@ -45,7 +45,7 @@ MAX_JSON_BYTES = 16 << 20
 
 
 def from_huggingface(
-    folder: Path, config: dict[str, Any], *, size: int | None = None, length: int | None = None
+    folder: Path, config: dict[str, Any], *, size: int | tuple[int, int] | None = None, length: int | None = None
 ) -> dict[str, "Preprocess"]:
     """Find out how files become the inputs of the model in a folder.
 
@@ -74,7 +74,7 @@ def from_huggingface(
 
 
 def _by_family(
-    folder: Path, config: dict[str, Any], stored: dict[str, Any], size: int | None, length: int | None
+    folder: Path, config: dict[str, Any], stored: dict[str, Any], size: int | tuple[int, int] | None, length: int | None
 ) -> dict[str, "Preprocess"]:
     family = config.get("model_type", "")
     if family == "whisper":
@@ -107,13 +107,13 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _picture(config: dict[str, Any], stored: dict[str, Any], size: int | None) -> ImagePreprocess | None:
+def _picture(config: dict[str, Any], stored: dict[str, Any], size: int | tuple[int, int] | None) -> ImagePreprocess | None:
     default = _IMAGES.get(config.get("model_type", ""))
     if default is not None:
         own = config.get("vision_config", config).get("image_size", default.size)
         default = default.resized(*_height_width(own))
     picture = _stored_picture(stored, default) if "image_mean" in stored or "size" in stored else default
-    return picture if picture is None or size is None else picture.resized(size, size)
+    return picture if picture is None or size is None else picture.resized(*_height_width(size))
 
 
 def _stored_picture(stored: dict[str, Any], default: ImagePreprocess | None) -> ImagePreprocess | None:

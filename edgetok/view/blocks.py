@@ -95,6 +95,12 @@ def _residual_add(attention: ir.Node) -> tuple[ir.Node, ir.Value]:
             break
         value = node.outputs[0]
     at = g.consumers(value)[0][0] if g.consumers(value) else attention
+    if at.op_type in ("Slice", "Pad", "Concat"):  # windows are laid back on the grid, rolled and cropped
+        raise Refusal(
+            f"attention {attention.name!r} works within windows of the grid: its branch goes on with {at.op_type}",
+            node=at.name,
+            way_out="token reduction needs attention over all tokens",
+        )
     raise Refusal(
         f"no residual add behind attention {attention.name!r}: its branch ends at {at.op_type}",
         node=at.name,

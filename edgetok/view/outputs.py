@@ -69,7 +69,7 @@ def _now(value: ir.Value) -> ir.Value:
 
 def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage) -> ir.Value:
     """value with its token axis back at N."""
-    op = g.Emitter(graph, part="head")
+    op = g.Emitter(graph)
     dims = list(value.shape or ())
     order = [0, axis, *(a for a in range(1, len(dims)) if a != axis)]
     turned = value if order == sorted(order) else op.Transpose(value, perm=order)

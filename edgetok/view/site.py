@@ -19,7 +19,7 @@ class Site:
         op: writes nodes: `site.op.MatMul(a, b)`.
         hidden: (B, N, C) the residual stream.
         query, key, value: (B, h, N, d) of this block's attention.
-        size: (B, N, 1) how many tokens each stands for, 0 for padding; None while all are 1.
+        size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         padded: whether some tokens may be padding.
         tokens: N.
         prefix: leading tokens that are no patches (CLS, registers); they must stay first, in their order.
@@ -50,7 +50,7 @@ class Site:
     def is_padding(self) -> ir.Value:
         """(B, N) fp32: 1 for padding, else 0."""
         assert self.size is not None
-        flat = self.op.Squeeze(self.op.Cast(self.size, to=ir.DataType.FLOAT), np.array([2]))
+        flat = self.op.Squeeze(self.size, np.array([2]))
         return self.op.Cast(self.op.Equal(flat, np.float32(0)), to=ir.DataType.FLOAT)
 
     def per_sample(self, row: np.ndarray) -> ir.Value:

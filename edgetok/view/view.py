@@ -161,18 +161,18 @@ class TransformerView:
         """(B, N, 1): 1 for a token, 0 for padding; None without a mask."""
         if self.mask is not Mask.KEY_PADDING:
             return None
-        mask, stream = self.blocks[0].mask, self.blocks[0].stream
-        assert mask is not None and mask.dtype is not None and stream.dtype is not None
-        op = g.Emitter(self.model.graph, part="embed")
+        mask = self.blocks[0].mask
+        assert mask is not None and mask.dtype is not None
+        op = g.Emitter(self.model.graph)
         row = op.Slice(mask, np.array([0]), np.array([1]), np.array([-2]))  # (B, 1, 1, N)
         if mask.dtype != ir.DataType.BOOL:
             row = op.Greater(row, np.array(BARRED, mask.dtype.numpy()))
-        return op.Reshape(op.Cast(row, to=stream.dtype), np.array([0, -1, 1]))
+        return op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1, 1]))
 
     def _reduce(self, block: Block, stage: Stage, count: int, select: Select) -> Stage:
         """Let a technique choose, apply its choice, and hand the result to all who read the residual stream."""
         hidden, uses = block.after_attention, g.consumers(block.after_attention)
-        op = g.Emitter(self.model.graph, part=f"blocks.{block.index}/reduce")
+        op = g.Emitter(self.model.graph)
         padded = self.mask is Mask.KEY_PADDING
         site = Site(
             op, hidden, block.query, block.key, block.value, stage.size, padded, stage.tokens, self.prefix, count,
@@ -183,7 +183,7 @@ class TransformerView:
         if selection.merge:
             if size is None:
                 shape = op.Concat(op.Shape(hidden, start=0, end=2), np.array([1]), axis=0)
-                size = op.Expand(np.ones((1, 1, 1), hidden.dtype.numpy()), shape)  # type: ignore[union-attr]
+                size = op.Expand(np.ones((1, 1, 1), np.float32), shape)
             reduced, size = op.MergeTokens(
                 hidden, size, selection.order, selection.destination, domain="edgetok", kept=kept, outputs=2
             )
@@ -194,12 +194,13 @@ class TransformerView:
         width = g.static_shape(hidden)[2]  # type: ignore[index]
         g.typed(reduced, hidden.dtype, ["batch", kept, width])
         if size is not None:
-            g.typed(size, hidden.dtype, ["batch", kept, 1])
+            g.typed(size, ir.DataType.FLOAT, ["batch", kept, 1])
         for node, place in uses:
             node.replace_input_with(place, reduced)
-        hidden.meta["reduced"] = reduced
         rows = self._rows(op, stage, selection, kept)
-        return Stage(kept, size, rows, self._bias(op, size, selection, padded))
+        bias = self._bias(op, size, selection, padded, hidden.dtype)
+        hidden.meta.update(reduced=reduced, rows=rows, bias=bias)
+        return Stage(kept, size, rows, bias)
 
     def _rows(self, op: g.Emitter, stage: Stage, selection: Selection, kept: int) -> ir.Value:
         """(B, N): for each original token its row behind this reduction."""
@@ -210,18 +211,17 @@ class TransformerView:
         rows = step if stage.rows is None else op.GatherElements(step, stage.rows, axis=1)
         return g.typed(rows, ir.DataType.INT64, ["batch", self.tokens])
 
-    def _bias(self, op: g.Emitter, size: ir.Value | None, selection: Selection, padded: bool) -> ir.Value | None:
+    def _bias(
+        self, op: g.Emitter, size: ir.Value | None, selection: Selection, padded: bool, dtype: ir.DataType | None
+    ) -> ir.Value | None:
         """(B, 1, 1, N'): what attention adds per key from here on: log(size), and a bar on padding."""
         if size is None or not (selection.proportional or padded):
             return None
-        assert size.dtype is not None
-        dtype = size.dtype.numpy()
         row = op.Unsqueeze(op.Transpose(size, perm=[0, 2, 1]), np.array([1]))
-        if not padded:
-            return op.Log(row)
-        zero, one = np.array(0, dtype), np.array(1, dtype)
-        real = op.Log(op.Max(row, one)) if selection.proportional else zero
-        return op.Where(op.Greater(row, zero), real, np.array(BARRED, dtype))
+        bias = op.Log(op.Max(row, np.float32(1))) if selection.proportional else np.float32(0)
+        if padded:
+            bias = op.Where(op.Greater(row, np.float32(0)), bias, np.float32(BARRED))
+        return op.Cast(bias, to=dtype)
 
     def _add_bias(self, block: Block, stage: Stage) -> None:
         """Let a block's attention add the stage's bias per key in place of its mask."""

@@ -20,12 +20,12 @@ class CaptureOptions:
     Attributes:
         batch: fixed batch size; None leaves the batch dynamic.
         length: tokens of a text, or samples of a waveform.
-        size: height and width of an image in pixels.
+        size: height and width of an image in pixels; one number for a square.
     """
 
     batch: int | None = None
     length: int | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
 
 
 def capture(source: str, options: CaptureOptions = CaptureOptions()) -> Captured:

@@ -32,7 +32,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     except ImportError:
         raise MissingPackage("edgetok[export]", "exporting a Hugging Face folder") from None
     from edgetok.exporters.sources.pytorch import capture_module
-    from edgetok.preprocess import from_huggingface
+    from edgetok.preprocess.huggingface import from_huggingface
 
     model = _load(folder, config, transformers)
     example = _example(model, options)
@@ -42,9 +42,10 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
         sha256=sha256_of(*weights),
         licence=config.get("license"),
     )
-    captured = capture_module(
-        model, example, origin, batch=options.batch, preprocess=from_huggingface(folder, config, options.size, options.length)
-    )
+    preprocess = from_huggingface(folder, config, size=options.size, length=options.length)
+    captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)
+    tokenizer = folder / "tokenizer.json"
+    captured.files = {tokenizer.name: tokenizer} if tokenizer.is_file() else {}
     return captured
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from edgetok import graph as g
 from edgetok.errors import CaptureError
 from edgetok.model import Captured, Origin, TensorSpec
+from edgetok.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -104,8 +103,7 @@ def _export(
                 break
             module.set_attn_implementation("eager")  # type: ignore[operator]
         try:
-            with warnings.catch_warnings(), _quiet():
-                warnings.simplefilter("ignore")
+            with quiet():
                 program = torch.onnx.export(
                     module,
                     (),
@@ -130,14 +128,3 @@ def _export(
 def _first_line(error: Exception | None) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or ["no message"])[0][:300]
-
-
-class _quiet:
-    """Keeps the exporter's log lines from the terminal."""
-
-    def __enter__(self) -> None:
-        self.level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self.level)

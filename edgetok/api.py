@@ -1,0 +1,340 @@
+"""The verbs: export, load, profile, compare. What puts all the pieces together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from edgetok.bundle import Bundle, check_output, is_bundle, open_bundle, write_bundle
+from edgetok.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetok.comparison import Comparison
+    from edgetok.device import Device
+    from edgetok.model import Captured, TensorSpec
+    from edgetok.profiling import Effort
+    from edgetok.report import ProfileReport
+    from edgetok.runtimes import Runtime
+    from edgetok.worker import Side
+
+    Arrays = dict[str, np.ndarray]
+
+DTYPES = ("fp32", "fp16", "bf16")
+TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
+
+
+def export(
+    source: str,
+    *,
+    out: str | Path,
+    reduce: Sequence[str] = (),
+    dtype: str = "fp32",
+    emit: str = "full",
+    batch: int | None = None,
+    length: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    min_cosine: float = 0.9,
+    samples: str | Path | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Turn a model into a bundle that is checked against the original.
+
+    Args:
+        source: `zoo:NAME`, an .onnx file, a Hugging Face folder, or `package.module:callable`.
+        out: the bundle's folder.
+        reduce: techniques, as in "tome:r=16,layers=2-11".
+        dtype: "fp32", "fp16" or "bf16".
+        emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
+        batch: fixed batch size; None leaves it dynamic.
+        length: tokens of a text or samples of a waveform.
+        size: height and width of an image in pixels.
+        min_cosine: least cosine of each pooled output with the original's.
+        samples: a folder with pictures, recordings or texts that the bundle is checked with, and that it carries.
+        force: replace a bundle that is there.
+        progress: told what is being done.
+
+    Raises:
+        EdgetokError: see edgetok/errors.py.
+    """
+    from edgetok import technique
+    from edgetok.export import full_outputs, sample_inputs, transform
+    from edgetok.exporters.sources import CaptureOptions, capture
+    from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
+    from edgetok.fingerprint import cpu_features, tool_versions
+    from edgetok.manifest import BuiltOn, Manifest, Recipe
+    from edgetok.plugins import add_functions
+
+    say = progress or (lambda _: None)
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r}: accepted are {', '.join(DTYPES)}")
+    if emit not in ("full", "reduced"):
+        raise UsageError(f"emit {emit!r}: accepted are full and reduced")
+    specs = [technique.parse(text) for text in reduce]
+    check_output(Path(out), force)
+    say(f"capturing {source}")
+    captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
+    carried = next(iter(captured.files.values())).parent if captured.files else Path(out)
+    feeds = sample_inputs(Path(samples) if samples else None, captured.inputs, carried, captured.example)
+    say("running the original")
+    original = captured.reference(feeds)
+    say("checking the captured graph")
+    check_exact(_run(captured, feeds), original)
+    say("transforming")
+    done = transform(captured.model, specs, dtype=dtype, emit=emit)
+    add_functions(captured.model)
+    say("comparing with the original")
+    expected = _run(captured, feeds)
+    fidelity = compare_outputs(full_outputs(expected, original), original, feeds.get("attention_mask"))
+    check_fidelity(fidelity, min_cosine)
+    for note in done.notes:
+        say(note)
+    from edgetok.graph import specs as tensor_specs
+
+    manifest = Manifest(
+        source=captured.origin,
+        recipe=Recipe(
+            reduce=tuple(map(str, specs)), dtype=dtype, emit=emit, batch=batch, length=length, size=size,
+            min_cosine=min_cosine,
+        ),
+        tokens=done.tokens,
+        schedule=done.schedule,
+        inputs=captured.inputs,
+        outputs=tensor_specs(captured.model.graph.outputs),
+        fidelity=fidelity,
+        tools=tool_versions(),
+        built_on=BuiltOn(machine=_machine(), cpu_features=cpu_features()),
+    )  # fmt: skip
+    say(f"writing {out}")
+    arrays = {"inputs": feeds, "original": original, "expected": expected}
+    return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files)
+
+
+def load(path: str | Path, *, device: str = "cpu", expected_id: str | None = None) -> Model:
+    """Open and verify a bundle for a device.
+
+    Args:
+        path: the bundle's folder.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        expected_id: insist on this bundle: the first eight or more digits of its id.
+
+    Raises:
+        BundleError: it is damaged, incomplete, or not the one expected.
+        DeviceError: the device is not this machine.
+    """
+    return Model(open_bundle(Path(path), expected_id), resolve_device(device))
+
+
+class Model:
+    """A bundle ready to run. Loads its graph when it first runs; a context manager, which closes it."""
+
+    def __init__(self, bundle: Bundle, device: Device):
+        self.bundle, self.device = bundle, device
+        self._runtime: Runtime | None = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """Run on arrays, by input name.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        if self._runtime is None:
+            from edgetok import runtimes
+
+            runtime = runtimes.load("onnxruntime")(self.bundle.model_path, self.bundle.manifest.inputs)
+            self._runtime = runtime.__enter__()
+        return self._runtime.run(dict(feeds))
+
+    def run_files(self, files: Sequence[str]) -> Arrays:
+        """Run on pictures, recordings, texts or .npz files, one sample each."""
+        from edgetok.inputs import load_inputs
+
+        return self.run(load_inputs(files, self.bundle.manifest.inputs, self.bundle.path))
+
+    def check(self) -> dict[str, float]:
+        """Run the bundle's samples and hold the outputs to those it promises.
+
+        Returns:
+            For each output its largest error, as a share of its largest value.
+
+        Raises:
+            BundleError: an output is off by more than rounding.
+        """
+        import numpy as np
+
+        expected, got = self.bundle.samples("expected"), self.run(self.bundle.samples("inputs"))
+        bound = TOLERANCE if self.bundle.manifest.recipe.dtype == "fp32" else 100 * TOLERANCE
+        errors = {}
+        for name, wanted in expected.items():
+            scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
+            errors[name] = float(np.abs(got[name].astype(np.float64) - wanted).max(initial=0)) / scale
+            if not errors[name] <= bound:
+                raise BundleError(
+                    f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest value, "
+                    f"at most {bound:g} is accepted: runtime and bundle do not agree; edgetok doctor says what is installed"
+                )
+        return errors
+
+    def close(self) -> None:
+        """Give the runtime's memory back."""
+        if self._runtime is not None:
+            self._runtime.__exit__()
+            self._runtime = None
+
+
+def profile(
+    bundle: str | Path,
+    *,
+    against: str | Path | None = None,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    force: bool = False,
+    effort: Effort | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> ProfileReport:
+    """Measure a bundle: latency, memory, time per block; against another one, or against its source, as a ratio.
+
+    Args:
+        bundle: the bundle's folder.
+        against: another bundle, or a source, which is exported without reduction first.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        out: a new folder for report.json, layers.csv and trace.json.
+        force: write into a folder that exists.
+        effort: how long it may take.
+        progress: told what is being done, and how far it is.
+    """
+    from edgetok import profiling, report
+    from edgetok.fingerprint import environment
+
+    found = resolve_device(device)
+    opened = open_bundle(Path(bundle))
+    feeds = _first_sample(opened)
+    with TemporaryDirectory(prefix="edgetok-") as folder:
+        other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
+        sides = [side(opened, feeds), *([side(other, feeds)] if other else [])]
+        done = profiling.profile_model(
+            *sides,
+            ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
+            device=found.name,
+            environment=environment().model_dump(mode="json"),
+            effort=effort or profiling.Effort(),
+            progress=progress,
+        )
+    if out is not None:
+        report.save(done.report, done.trace, Path(out), force=force)
+    return done.report
+
+
+def compare(
+    bundles: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    rounds: int = 15,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[Comparison]:
+    """Time bundles against the last one, in turns, one process each.
+
+    Raises:
+        UsageError: fewer than two bundles.
+    """
+    from contextlib import ExitStack
+
+    from edgetok import comparison
+    from edgetok.worker import Worker
+
+    if len(bundles) < 2:
+        raise UsageError("compare takes two bundles or more: each is compared with the last")
+    resolve_device(device)
+    opened = [open_bundle(Path(path)) for path in bundles]
+    feeds = _first_sample(opened[0])
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(side(bundle, feeds))) for bundle in opened]
+        return comparison.compare(workers, rounds=rounds, progress=progress)
+
+
+def resolve_device(name: str) -> Device:
+    """The profile of a device, which must fit this machine; "cpu" is whichever does."""
+    from edgetok import devices
+    from edgetok.device import resolve
+
+    return resolve(name, devices.load_all())
+
+
+def side(bundle: Bundle, feeds: Arrays) -> Side:
+    """A bundle as one side of a measurement."""
+    from edgetok.worker import Side
+
+    return Side(bundle.path.name, bundle.model_path, bundle.manifest.inputs, feeds, tokens=tokens_per_block(bundle))
+
+
+def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
+    """How many tokens enter and leave each block; None when the graph's blocks were not recognised."""
+    import re
+
+    import onnx
+
+    if not bundle.manifest.tokens:
+        return None
+    graph = onnx.load(bundle.model_path, load_external_data=False).graph
+    found = [re.match(r"blocks\.(\d+)/", node.name) for node in graph.node]
+    blocks = 1 + max((int(match[1]) for match in found if match), default=-1)
+    steps = {step.block: step for step in bundle.manifest.schedule}
+    tokens, result = bundle.manifest.tokens, []
+    for block in range(blocks):
+        left = steps[block].tokens_out if block in steps else tokens
+        result.append((tokens, left))
+        tokens = left
+    return tuple(result)
+
+
+def _first_sample(bundle: Bundle) -> Arrays:
+    """Batch 1, or the bundle's fixed batch."""
+    fixed = bundle.manifest.recipe.batch
+    return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}
+
+
+def _open_or_export(
+    against: str, bundle: Bundle, folder: Path, progress: Callable[[str, float], None] | None
+) -> Bundle:
+    """The other side of a comparison: a bundle, or a source exported as the bundle was, but without reduction."""
+    if is_bundle(Path(against)):
+        return open_bundle(Path(against))
+    recipe = bundle.manifest.recipe
+    return export(
+        against,
+        out=folder,
+        dtype=recipe.dtype,
+        batch=recipe.batch,
+        length=recipe.length,
+        size=recipe.size,
+        progress=(lambda text: progress(f"{against}: {text}", 0.0)) if progress else None,
+    )
+
+
+def _run(captured: Captured, feeds: Arrays) -> Arrays:
+    """Run a graph as it stands on onnxruntime."""
+    from edgetok import runtimes
+    from edgetok.serialize import write_model
+
+    inputs: tuple[TensorSpec, ...] = captured.inputs
+    with TemporaryDirectory(prefix="edgetok-") as folder:
+        write_model(captured.model, Path(folder))
+        with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
+            return runtime.run(feeds)
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.machine()

@@ -1,0 +1,79 @@
+"""How near outputs come to the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgetok.errors import ParityError
+from edgetok.manifest import Fidelity
+
+EXACT = 1e-3  # the most that an unreduced fp32 graph may differ, as a share of the output's largest value
+
+
+def compare_outputs(
+    got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], mask: np.ndarray | None = None
+) -> tuple[Fidelity, ...]:
+    """Compare each output that both have, over all samples.
+
+    Args:
+        got: outputs by name.
+        wanted: the original's.
+        mask: (B, N) 0 for padding, whose tokens do not count.
+    """
+    return tuple(_compare(name, got[name], wanted[name], mask) for name in got if name in wanted)
+
+
+def _compare(name: str, got: np.ndarray, wanted: np.ndarray, mask: np.ndarray | None) -> Fidelity:
+    if got.shape != wanted.shape:
+        raise ParityError(f"output {name!r} has shape {got.shape}, the original's has {wanted.shape}")
+    a, b = got.astype(np.float64), wanted.astype(np.float64)
+    if mask is not None and a.ndim == 3 and a.shape[:2] == mask.shape:
+        a, b = a * mask[..., None], b * mask[..., None]
+    noise, signal = float(np.square(a - b).sum()), float(np.square(b).sum())
+    sqnr = float("inf") if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
+    top1 = float((a.argmax(-1) == b.argmax(-1)).mean()) if "logits" in name and a.ndim == 2 else None
+    return Fidelity(
+        output=name, cosine=_pooled_cosine(a, b), sqnr_db=sqnr, max_abs=float(np.abs(a - b).max(initial=0)), top1=top1
+    )
+
+
+def _pooled_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The smallest cosine of any sample, of the outputs pooled over tokens (B, N, C), or as they are."""
+    if a.ndim == 3:
+        a, b = a.mean(axis=1), b.mean(axis=1)
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(axis=1) / np.maximum(norms, 1e-300)
+    return float(np.where(norms == 0, (a == b).all(axis=1), cosine).min())
+
+
+def check_exact(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:
+    """Make sure that the captured graph computes what the original does.
+
+    Raises:
+        ParityError: it does not; a fault of the exporter or of edgetok, never of the user's options.
+    """
+    for name, reference in wanted.items():
+        error = float(np.abs(got[name].astype(np.float64) - reference).max(initial=0))
+        bound = EXACT * max(float(np.abs(reference).max(initial=0)), 1e-6)
+        if not error <= bound:  # a NaN must not pass
+            raise ParityError(
+                f"the captured graph does not compute what the original does: output {name!r} is off by {error:.3g}, "
+                f"at most {bound:.3g} is accepted; please report this model"
+            )
+
+
+def check_fidelity(fidelity: tuple[Fidelity, ...], least: float) -> None:
+    """Hold the outputs to the cosine that the user asks for.
+
+    Raises:
+        ParityError: an output falls short.
+    """
+    for item in fidelity:
+        if not item.cosine >= least:
+            raise ParityError(
+                f"output {item.output!r} has cosine {item.cosine:.4f} with the original's, at least {least:g} is asked for; "
+                "reduce fewer tokens, or accept it with --min-cosine"
+            )

@@ -1,0 +1,176 @@
+"""Profile a model: latency, memory and layers, alone or against the original."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from edgetok.comparison import Comparison, compare
+from edgetok.layers import LayerTable, ProfiledRun, layer_table
+from edgetok.report import Check, Latency, Measured, Memory, ProfileReport, Verdict
+from edgetok.statistics import runs_needed
+from edgetok.timing import Progress, Timing
+from edgetok.trace import chrome_trace
+from edgetok.worker import Side, Worker
+
+DRIFT, PROFILER_COST, UNEXPLAINED, LOAD = 0.05, 0.1, 0.05, 0.25  # beyond these the report warns
+LAYER_TURNS = 4
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a profile may take.
+
+    Attributes:
+        percentile: the highest that is to be claimed: 0.9 needs 36 runs, 0.99 needs 368.
+        min_seconds: the least time of a latency measurement.
+        max_seconds: the most time of a latency measurement, and of the comparison.
+        warm_up_seconds: the most time until the runs are steady.
+        rounds: how many turns each side of a comparison takes.
+        layer_seconds: how long each side runs with the profiler on.
+    """
+
+    percentile: float = 0.9
+    min_seconds: float = 2.0
+    max_seconds: float = 30.0
+    warm_up_seconds: float = 10.0
+    rounds: int = 15
+    layer_seconds: float = 2.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A report, and the trace of one run of each model."""
+
+    report: ProfileReport
+    trace: dict[str, Any]
+
+
+def profile_model(
+    model: Side,
+    against: Side | None = None,
+    *,
+    ids: Mapping[str, str],
+    device: str,
+    environment: Mapping[str, Any],
+    effort: Effort = Effort(),
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure a model, and what it is compared with, one process each and one at a time.
+
+    Args:
+        model: what is profiled.
+        against: what it is compared with, on the same feeds.
+        ids: the id (or digest) of the model behind each label.
+        device: the name of the machine.
+        environment: its fingerprint.
+        effort: how long it may take.
+        progress: told what is being done and how far it is.
+    """
+    load = _load_check()
+    sides = [side for side in (model, against) if side]
+    with ExitStack() as stack:
+        # One after the other: a worker that still loads its model would disturb the one that is measured.
+        workers, timings, memories = [], [], []
+        for side in sides:
+            worker = stack.enter_context(Worker(side))
+            workers.append(worker)
+            timings.append(_measure(worker, effort, progress))
+            memories.append(Memory(peak=worker.peak_memory(), before_loading=worker.memory_before))
+        comparison = _compare(workers, effort, progress) if against else None
+        runs = _profile(workers, timings, effort, progress)
+    tables = _tables(sides, runs)
+    measured = [
+        Measured(
+            label=side.label,
+            model_id=ids[side.label],
+            runtime=worker.description,
+            latency=Latency.of(timing, side.batch),
+            memory=memory,
+            layers=table,
+        )
+        for side, worker, timing, memory, table in zip(sides, workers, timings, memories, tables, strict=True)
+    ]
+    report = ProfileReport(
+        device=device,
+        environment=dict(environment),
+        model=measured[0],
+        against=measured[1] if against else None,
+        comparison=comparison,
+        checks=(load, _governor_check(), *(check for each in measured for check in _checks(each, effort))),
+    )
+    return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True)}))
+
+
+def _measure(worker: Worker, effort: Effort, progress: Progress | None) -> Timing:
+    return worker.measure(
+        percentile=effort.percentile,
+        min_seconds=effort.min_seconds,
+        max_seconds=effort.max_seconds,
+        warm_up_seconds=effort.warm_up_seconds,
+        progress=progress,
+    )
+
+
+def _compare(workers: Sequence[Worker], effort: Effort, progress: Progress | None) -> Comparison:
+    return compare(workers, rounds=effort.rounds, max_seconds=effort.max_seconds, progress=progress)[0]
+
+
+def _profile(
+    workers: Sequence[Worker], timings: Sequence[Timing], effort: Effort, progress: Progress | None
+) -> list[list[ProfiledRun]]:
+    """Runs with the profiler on, in turns when there are two sides, so that their layers can be compared."""
+    turns = LAYER_TURNS if len(workers) > 1 else 1
+    runs: list[list[ProfiledRun]] = [[] for _ in workers]
+    for turn in range(turns):
+        for side, (worker, timing) in enumerate(zip(workers, timings, strict=True)):
+            count = effort.layer_seconds * 1e3 / turns / median(timing.milliseconds)
+            runs[side] += worker.profile(warm_up=3, runs=int(min(50, max(4, count))))
+        if progress:
+            progress("profiling layers", (turn + 1) / turns)
+    return runs
+
+
+def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> list[LayerTable]:
+    *_, last = tables = [layer_table(run, tokens=side.tokens) for side, run in zip(sides, runs, strict=True)]
+    if len(sides) == 2:
+        tables[0] = layer_table(runs[0], tokens=sides[0].tokens, unreduced=last)
+    return tables
+
+
+def _load_check() -> Check:
+    """Whether others use the machine; asked before anything is run."""
+    import psutil
+
+    cores, load = os.cpu_count() or 1, psutil.getloadavg()[0]
+    verdict: Verdict = "pass" if load <= LOAD * cores else "warn"
+    return Check(name="idle machine", verdict=verdict, detail=f"load average {load:.2f} on {cores} cores at the start")
+
+
+def _governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
+    governors = {file.read_text().strip() for file in cpus.glob("cpu*/cpufreq/scaling_governor")}
+    if not governors:
+        return Check(name="clock", verdict="unknown", detail="the system does not say how it sets the CPU's clock")
+    verdict: Verdict = "pass" if governors == {"performance"} else "warn"
+    return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
+
+
+def _checks(measured: Measured, effort: Effort) -> list[Check]:
+    latency, layers, percentile = measured.latency, measured.layers, f"p{effort.percentile * 100:g}"
+    needed, slower = runs_needed(effort.percentile), layers.whole / latency.median.value - 1
+    unexplained = layers.between_nodes / layers.whole
+
+    def check(name: str, passed: bool, detail: str) -> Check:
+        return Check(name=f"{name}, {measured.label}", verdict="pass" if passed else "warn", detail=detail)
+
+    warm = latency.warm_up
+    return [
+        check("warm-up", warm.steady, f"{'steady' if warm.steady else 'not steady'} after {warm.runs} runs"),
+        check("drift", abs(latency.drift) <= DRIFT, f"second half of the runs {latency.drift:+.1%} against the first"),
+        check("runs", latency.runs >= needed, f"{latency.runs} made, {percentile} needs {needed}"),
+        check("profiler", abs(slower) <= PROFILER_COST, f"a run takes {slower:+.1%} with it on"),
+        check("layers", abs(unexplained) <= UNEXPLAINED, f"{unexplained:.1%} of a run lies between nodes"),
+    ]

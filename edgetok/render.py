@@ -1,0 +1,100 @@
+"""A profile on the terminal."""
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from edgetok.comparison import Comparison
+from edgetok.layers import LayerTable
+from edgetok.report import Check, Measured, ProfileReport
+from edgetok.statistics import Quantile
+
+WIDTH = 100
+MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "unknown": "[dim]unknown[/]"}
+
+
+def render(report: ProfileReport, console: Console) -> None:
+    """Print the report: summary, comparison, layers, what to know before trusting it."""
+    sides = [side for side in (report.model, report.against) if side]
+    console.print(_summary(report.device, sides), width=WIDTH)
+    if report.comparison:
+        console.print(_comparison(report.comparison), width=WIDTH)
+    console.print(_layers(report.model), width=WIDTH)
+    console.print(_checks(report.checks), width=WIDTH)
+
+
+def _summary(device: str, sides: list[Measured]) -> Table:
+    table = Table(title=f"Latency on {device}", title_justify="left", caption_justify="left")
+    table.caption = f"{sides[0].latency.scope}; [ ]: 95 % interval"
+    table.add_column("")
+    for side in sides:
+        table.add_column(side.label, justify="right", overflow="fold")
+    rows = {
+        "median, ms": [_quantile(side.latency.median) for side in sides],
+        "p90, ms": [_quantile(side.latency.p90) for side in sides],
+        "p99, ms": [_quantile(side.latency.p99) for side in sides],
+        "samples per second": [f"{side.latency.samples_per_second:.1f}" for side in sides],
+        "peak memory, MB": [f"{side.memory.peak / 1e6:.0f}" for side in sides],
+        "  before loading": [f"{side.memory.before_loading / 1e6:.0f}" for side in sides],
+        "batch, runs": [f"{side.latency.batch}, {side.latency.runs}" for side in sides],
+        "runtime": [f"{side.runtime['runtime']} {side.runtime['version']}" for side in sides],
+        "threads": [side.runtime["threads"] for side in sides],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *(Text(cell) for cell in cells))
+    return table
+
+
+def _quantile(quantile: Quantile) -> str:
+    if not quantile.claimed:  # too few runs to bound it from above
+        return f"{_number(quantile.value)} {'= slowest run ' if quantile.is_max else ''}[{_number(quantile.low)}, ?]"
+    return f"{_number(quantile.value)} [{_number(quantile.low)}, {_number(quantile.high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def _comparison(comparison: Comparison) -> Text:
+    low, high = _number(comparison.speedup.low), _number(comparison.speedup.high)
+    return Text(
+        f"{comparison.label} is {comparison.speedup.value:.2f}x [{low}, {high}] as fast as {comparison.against}: "
+        f"{comparison.verdict}, in {len(comparison.rounds)} interleaved rounds, one process a side\n",
+        style="bold",
+    )
+
+
+def _layers(measured: Measured) -> Group:
+    layers = measured.layers
+    compared = layers.blocks_saved is not None
+    table = Table(title=f"Where a run of {measured.label} goes", title_justify="left")
+    for name in ("", "tokens", "ms", "share", "attention", "mlp", "reduce", *(["saved"] if compared else [])):
+        table.add_column(name, justify="left" if not name else "right")
+    for layer in layers.layers:
+        tokens = layer.tokens_in, layer.tokens_out
+        arrow = f"{tokens[0]}" if tokens[0] == tokens[1] else f"{tokens[0]} > {tokens[1]}"
+        cells = [layer.name, "" if tokens[0] is None else arrow, _number(layer.milliseconds), f"{layer.share:.1%}"]
+        parts = [layer.attention, layer.mlp, layer.reduce, *([layer.saved] if compared else [])]
+        table.add_row(*cells, *("" if part is None else _number(part) for part in parts))
+    table.add_row("between nodes", "", _number(layers.between_nodes), f"{layers.between_nodes / layers.whole:.1%}")
+    table.add_section()
+    table.add_row("one run", "", _number(layers.whole), "100.0%")
+    return Group(table, Text(_in_words(layers)))
+
+
+def _in_words(layers: LayerTable) -> str:
+    placed = f"{_number(layers.by_neighbour)} ms placed by neighbours"
+    lines = [f"the faster half of {layers.runs} runs with the profiler on; {placed}"]
+    if layers.merging_cost is not None:
+        lines.append(f"merging cost {_number(layers.merging_cost)} ms ({layers.merging_cost / layers.whole:.1%})")
+        if layers.blocks_saved is not None:
+            won = layers.blocks_saved - layers.merging_cost
+            lines[-1] += f"; the smaller blocks saved {_number(layers.blocks_saved)} ms; won {_number(won)} ms"
+    return "\n".join(lines) + "\n"
+
+
+def _checks(checks: tuple[Check, ...]) -> Table:
+    table = Table(title="Before you trust this", title_justify="left", show_header=False)
+    for check in checks:
+        table.add_row(check.name, MARKS[check.verdict], Text(check.detail))
+    return table

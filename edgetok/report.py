@@ -1,0 +1,136 @@
+"""What a profile reports, as data: schema-versioned JSON, a table of layers, a trace."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgetok.comparison import Comparison
+from edgetok.errors import OutputError
+from edgetok.layers import Layer, LayerTable
+from edgetok.statistics import Quantile
+from edgetok.timing import Timing, WarmUp
+
+Verdict = Literal["pass", "warn", "unknown"]
+SCOPE = "host wall time of one run, from input arrays in memory to output arrays in memory; no preprocessing"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Latency(_Record):
+    """How long one run takes, in milliseconds."""
+
+    scope: str = SCOPE
+    batch: int
+    runs: int
+    fastest: float
+    median: Quantile
+    p90: Quantile
+    p99: Quantile
+    samples_per_second: float
+    drift: float  # by how much the second half of the runs was slower than the first
+    warm_up: WarmUp
+
+    @classmethod
+    def of(cls, timing: Timing, batch: int) -> "Latency":
+        """Summarise a measurement."""
+        times = timing.milliseconds
+        return cls(
+            batch=batch,
+            runs=len(times),
+            fastest=min(times),
+            median=timing.quantile(0.5),
+            p90=timing.quantile(0.9),
+            p99=timing.quantile(0.99),
+            samples_per_second=1e3 * batch * len(times) / sum(times),
+            drift=timing.drift,
+            warm_up=timing.warm_up,
+        )
+
+
+class Memory(_Record):
+    """Memory of the process that ran the model, in bytes."""
+
+    peak: int
+    before_loading: int  # Python and its packages
+
+
+class Measured(_Record):
+    """One model, measured."""
+
+    label: str
+    model_id: str
+    runtime: dict[str, str]
+    latency: Latency
+    memory: Memory
+    layers: LayerTable
+
+
+class Check(_Record):
+    """Something that a reader must know before trusting the figures."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+class ProfileReport(_Record):
+    """A profile. `schema_version` grows whenever a reader of the JSON would have to change."""
+
+    schema_version: Literal[1] = 1
+    device: str
+    environment: dict[str, Any]
+    model: Measured
+    against: Measured | None = None
+    comparison: Comparison | None = None
+    checks: tuple[Check, ...]
+
+
+def layers_csv(report: ProfileReport) -> str:
+    """One line per block and model, times in milliseconds."""
+    columns = [field.name for field in fields(Layer)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["model", *columns], lineterminator="\n")
+    writer.writeheader()
+    for measured in filter(None, (report.model, report.against)):
+        for layer in measured.layers.layers:
+            writer.writerow({"model": measured.label, **asdict(layer)})
+    return text.getvalue()
+
+
+def save(report: ProfileReport, trace: Mapping[str, Any], folder: Path, *, force: bool = False) -> None:
+    """Write report.json, layers.csv and trace.json into a new folder: all of them or nothing.
+
+    Raises:
+        OutputError: the folder exists and `force` is not set, or it cannot be written.
+    """
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists already: name another folder, or pass --force to write into it")
+    files = {
+        "report.json": report.model_dump_json(indent=2) + "\n",
+        "layers.csv": layers_csv(report),
+        "trace.json": json.dumps(trace) + "\n",
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            for name, text in files.items():
+                (complete / name).write_text(text, encoding="utf-8")
+            if not folder.exists():
+                os.rename(complete, folder)
+                return
+            for name in files:
+                os.replace(complete / name, folder / name)
+    except OSError as error:
+        raise OutputError(f"cannot write the report to {folder}: {error.strerror}") from error

@@ -1,0 +1,33 @@
+"""`zoo:NAME`: a real model that ships inside a registry package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgetok import zoo
+from edgetok.model import Captured, Origin
+
+if TYPE_CHECKING:
+    from edgetok.exporters.sources import CaptureOptions
+
+TEXT_LENGTH = 128  # tokens of a text, unless --length says otherwise
+
+
+def capture_zoo(name: str, options: CaptureOptions) -> Captured:
+    """Capture a model of the zoo, without torch.
+
+    Raises:
+        UnknownName: there is no such model.
+        MissingPackage: its package is not installed.
+        SourceError: its files are not the ones that were added to the zoo.
+    """
+    model = zoo.find(name)
+    path = model.locate()
+    origin = Origin(kind="zoo", name=name, sha256=model.weights_sha256, licence=model.licence)
+    if path.is_dir():
+        from edgetok.exporters.sources.bert import capture
+
+        return capture(path, origin, length=options.length or TEXT_LENGTH, batch=options.batch)
+    from edgetok.exporters.sources.onnx_file import capture_onnx
+
+    return capture_onnx(path, options, origin=origin, preprocess=dict(model.preprocess))

@@ -1,0 +1,191 @@
+"""Runtimes: what they compute, and what they say about inputs and models that do not fit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetok import runtimes
+from edgetok.errors import InputError, MissingPackage, SourceError, UnknownName, UsageError
+from edgetok.feeds import check_feeds
+from edgetok.model import TensorSpec
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+INPUTS = (TensorSpec("image", "float32", ("batch", 3, 4)), TensorSpec("ids", "int64", ("batch", "length")))
+
+
+def feeds(**changed):
+    return {"image": np.ones((2, 3, 4), np.float32), "ids": np.ones((2, 5), np.int64)} | changed
+
+
+def not_finite(value):
+    image = np.ones((2, 3, 4), np.float32)
+    image[1, 2, 3] = value
+    return image
+
+
+@pytest.fixture
+def model(tmp_path):
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[batch, 2] x) => (float[batch, 2] y) { y = Add(x, x) }'
+    )
+    onnx.save(graph, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+X = (TensorSpec("x", "float32", ("batch", 2)),)
+
+
+def test_feeds_that_fit():
+    check_feeds(feeds(), INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"imge": np.ones(1)}, "no input 'imge': did you mean 'image'?"),
+        ({"quantity": np.ones(1)}, "no input 'quantity': it takes 'image', 'ids'"),
+        ({"image": [1.0]}, "input 'image' is a list: give a numpy array of float32"),
+        ({"image": np.ones((2, 3, 4))}, "input 'image' is float64, the model takes float32: convert it first"),
+        ({"image": np.ones((3, 4), "f4")}, "input 'image' has 2 axes, [3, 4]: the model takes [batch, 3, 4]"),
+        (
+            {"image": np.ones((2, 3, 5), "f4")},
+            "input 'image' is [2, 3, 5]: the model takes [batch, 3, 4]; axis 2 differs",
+        ),
+        ({"image": np.ones((0, 3, 4), "f4")}, "input 'image' is [0, 3, 4]: axis 0 (batch) is empty"),
+        ({"ids": np.ones((3, 5), "i8")}, "input 'ids' has batch 3 but 'image' has 2: they must be equal"),
+        ({"image": not_finite(np.nan)}, "input 'image' is nan at (1, 2, 3): 1 of its 24 values are not finite"),
+        ({"image": not_finite(np.inf)}, "input 'image' is inf at (1, 2, 3): 1 of its 24 values are not finite"),
+    ],
+)
+def test_feeds_that_do_not_fit(given, message):
+    with pytest.raises(InputError) as error:
+        check_feeds(feeds(**given), INPUTS)
+    assert str(error.value) == message
+
+
+def test_a_feed_that_is_missing():
+    with pytest.raises(InputError, match="no value for input 'ids': the model takes 'image', 'ids'"):
+        check_feeds({"image": np.ones((2, 3, 4), np.float32)}, INPUTS)
+
+
+def test_names_and_a_misspelt_one():
+    assert runtimes.names() == ["eager", "onnxruntime"]
+    with pytest.raises(UnknownName, match="no runtime 'onxruntime': did you mean 'onnxruntime'?"):
+        runtimes.load("onxruntime")
+
+
+@pytest.mark.parametrize("form", [Path, Path.read_bytes])
+def test_onnxruntime_runs_a_file_and_bytes(model, form):
+    with runtimes.load("onnxruntime")(form(model), X, threads=1) as runtime:
+        outputs = runtime.run({"x": np.array([[1, 2]], np.float32)})
+        described = runtime.describe()
+    assert outputs["y"].tolist() == [[2, 4]]
+    assert described["runtime"] == "onnxruntime" and described["threads"] == "1"
+
+
+def test_the_base_class_checks_before_a_run(model):
+    with runtimes.load("onnxruntime")(model, X) as runtime:
+        with pytest.raises(InputError, match="no input 'z'"):
+            runtime.run({"z": np.zeros((1, 2), np.float32)})
+        with pytest.raises(InputError, match="is nan at"):
+            runtime.profile({"x": np.full((1, 2), np.nan, np.float32)}, warm_up=0, runs=1)
+
+
+def test_sessions_print_nothing(model):
+    """An initializer that nobody uses makes ONNX Runtime warn on the terminal, unless it is told not to."""
+    graph = onnx.load(model)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
+    onnx.save(graph, model)
+    script = (
+        "import sys; from pathlib import Path; from edgetok.runtimes.ort import session; session(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, model], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_a_model_that_cannot_be_loaded(model, content):
+    model.write_bytes(model.read_bytes()[:-20] if content is None else content)
+    with (
+        pytest.raises(SourceError, match=r"onnxruntime [\d.]+ cannot load model.onnx: .*"),
+        runtimes.load("onnxruntime")(model, X),
+    ):
+        pass
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with (
+        pytest.raises(SourceError, match="cannot load gone.onnx"),
+        runtimes.load("onnxruntime")(tmp_path / "gone.onnx", X),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("package", "runtime", "form", "message"),
+    [
+        (
+            "onnxruntime",
+            "onnxruntime",
+            Path,
+            "running a model on the CPU needs 'onnxruntime': pip install 'onnxruntime'",
+        ),
+        ("torch", "eager", lambda model: dict, "running the PyTorch original needs 'torch': pip install 'torch'"),
+    ],
+)
+def test_a_package_that_is_not_installed(model, monkeypatch, package, runtime, form, message):
+    monkeypatch.setitem(sys.modules, package, None)  # what Python itself does to bar an import
+    with pytest.raises(MissingPackage) as error, runtimes.load(runtime)(form(model), X):
+        pass
+    assert str(error.value) == message
+
+
+def test_ids_beyond_the_vocabulary(tmp_path):
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (int64[batch] ids) => (float[batch] y) '
+        "<float[2] table = {1, 2}> { y = Gather(table, ids) }"
+    )
+    onnx.save(graph, tmp_path / "model.onnx")
+    inputs = (TensorSpec("ids", "int64", ("batch",)),)
+    with (
+        runtimes.load("onnxruntime")(tmp_path / "model.onnx", inputs) as runtime,
+        pytest.raises(InputError, match=r"onnxruntime stopped on these inputs: .*out of data bounds"),
+    ):
+        runtime.run({"ids": np.array([2])})
+
+
+def test_threads_are_counted_from_one(model):
+    with pytest.raises(UsageError, match="threads=0: give a count of at least 1"):
+        runtimes.load("onnxruntime")(model, X, threads=0)
+
+
+def test_eager_runs_no_file(model):
+    with pytest.raises(UsageError, match="the runtime 'eager' runs a captured PyTorch original, not a file"):
+        runtimes.load("eager")(model, X).__enter__()
+
+
+def test_eager_runs_the_original():
+    torch = pytest.importorskip("torch")
+    module, before = torch.nn.Linear(2, 3), torch.get_num_threads()
+
+    def reference(feeds):
+        return {"y": module(torch.from_numpy(feeds["x"])).numpy()}
+
+    with runtimes.load("eager")(reference, X, threads=1) as runtime:
+        assert torch.get_num_threads() == 1
+        x = np.ones((4, 2), np.float32)
+        np.testing.assert_allclose(runtime.run({"x": x})["y"], reference_numpy(module, x), rtol=1e-5)
+        with pytest.raises(UsageError, match="the runtime 'eager' does not time single nodes"):
+            runtime.profile({"x": x}, warm_up=0, runs=1)
+    assert torch.get_num_threads() == before
+
+
+def reference_numpy(module, x):
+    return x @ module.weight.detach().numpy().T + module.bias.detach().numpy()
