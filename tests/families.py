@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import transformers as tf
 
-VISION = dict(hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96, image_size=64)
-TEXT = dict(hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96, vocab_size=200)
+COMMON = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 96}
+VISION = COMMON | {"image_size": 64}
+TEXT = COMMON | {"vocab_size": 200}
 
 
 class MeanPooled(torch.nn.Module):
@@ -31,7 +34,8 @@ def words(length: int = 32, batch: int = 2) -> dict[str, torch.Tensor]:
 
 def wave(samples: int = 8000, batch: int = 2, mask: bool = False) -> dict[str, torch.Tensor]:
     values = torch.randn(batch, samples, generator=torch.Generator().manual_seed(1))
-    return {"input_values": values} | ({"attention_mask": torch.ones(batch, samples, dtype=torch.int64)} if mask else {})
+    ones = torch.ones(batch, samples, dtype=torch.int64)
+    return {"input_values": values} | ({"attention_mask": ones} if mask else {})
 
 
 def _vit(**kw):
@@ -71,14 +75,18 @@ FAMILIES = {
 
 REFUSED = {
     "clip-text": lambda: (
-        tf.CLIPTextModel(tf.CLIPTextConfig(max_position_embeddings=64, eos_token_id=199, bos_token_id=1, **TEXT)), words(),
+        tf.CLIPTextModel(tf.CLIPTextConfig(max_position_embeddings=64, eos_token_id=199, bos_token_id=1, **TEXT)),
+        words(),
     ),
     "swin": lambda: (
-        tf.SwinModel(tf.SwinConfig(image_size=64, patch_size=4, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4)),
+        tf.SwinModel(tf.SwinConfig(
+            image_size=64, patch_size=4, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4,
+        )),
         pixels(),
     ),
     "beit": lambda: (
-        tf.BeitModel(tf.BeitConfig(patch_size=8, use_relative_position_bias=True, **VISION), add_pooling_layer=False), pixels(),
+        tf.BeitModel(tf.BeitConfig(patch_size=8, use_relative_position_bias=True, **VISION), add_pooling_layer=False),
+        pixels(),
     ),
     "modernbert": lambda: (
         tf.ModernBertModel(tf.ModernBertConfig(
@@ -87,10 +95,31 @@ REFUSED = {
         )), words(),
     ),
     "llama": lambda: (
-        tf.LlamaModel(tf.LlamaConfig(max_position_embeddings=64, num_key_value_heads=3, use_cache=False, pad_token_id=0, bos_token_id=1, eos_token_id=2, **TEXT)),
+        tf.LlamaModel(tf.LlamaConfig(
+            max_position_embeddings=64, num_key_value_heads=3, use_cache=False, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2, **TEXT,
+        )),
         words(),
     ),
 }  # fmt: skip
+
+
+def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:
+    """Other inputs for a family; where there is a mask, the samples are padded to different lengths."""
+    draw = torch.Generator().manual_seed(seed)
+    _, example = (FAMILIES | REFUSED)[name]()
+    drawn = {}
+    for key, value in example.items():
+        shape = (batch, *value.shape[1:])
+        if key == "attention_mask":
+            length = value.shape[1]
+            ends = torch.tensor([length * 3 // 4, length, length // 2])[torch.arange(batch) % 3]
+            drawn[key] = (torch.arange(length) < ends[:, None]).long()
+        elif value.is_floating_point():
+            drawn[key] = torch.randn(shape, generator=draw)
+        else:
+            drawn[key] = torch.randint(3, 200, shape, generator=draw)
+    return drawn
 
 
 def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
@@ -109,3 +138,16 @@ def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Te
 def small_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """For `families:small_vit` on the command line."""
     return build("vit")
+
+
+@functools.cache
+def captured(name: str) -> tuple[bytes, torch.nn.Module]:
+    """A family's graph as an ONNX file's bytes, and its module; captured once per run of the tests."""
+    import onnx_ir as ir
+
+    from edgetok.exporters.sources.pytorch import capture_module
+    from edgetok.model import Origin
+
+    module, example = build(name)
+    model = capture_module(module, example, Origin("callable", name)).model
+    return ir.to_proto(model).SerializeToString(), module

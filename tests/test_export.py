@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import families
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 
 import edgetok
 from edgetok.errors import MissingPackage, ParityError, SourceError, UnknownName, UsageError
+from tests import families
 
 DINOV2 = "zoo:dinov2-style-s14"
 MINILM = "zoo:minilm"
@@ -178,8 +178,8 @@ def test_what_is_refused(options: dict[str, object], error: type[Exception], mes
     [
         ("nothing", SourceError, "no source 'nothing': neither a file nor a folder; accepted are zoo:NAME"),
         ("zoo:minilmm", UnknownName, "no zoo model 'minilmm': did you mean 'minilm'"),
-        ("families:wav", UnknownName, "no attribute of 'families' 'wav': did you mean 'wave'"),
-        ("families:words", SourceError, "'families:words' returned dict; accepted are a torch.nn.Module"),
+        ("tests.families:wav", UnknownName, "no attribute of 'tests.families' 'wav': did you mean 'wave'"),
+        ("tests.families:words", SourceError, "'tests.families:words' returned dict; accepted are a torch.nn.Module"),
         ("no.such.module:f", SourceError, "cannot import 'no.such.module'"),
     ],
 )

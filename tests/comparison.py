@@ -1,0 +1,177 @@
+"""How a reduced graph is compared with its reference: what it chooses and what it computes, apart from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+
+from edgetok import graph as g
+from edgetok import plugins
+from edgetok.technique import Selection, Spec, State, load
+from edgetok.view import TransformerView
+from edgetok.view.site import Site
+from tests import hooks
+from tests.hooks import Choice, Reference
+
+RELATIVE = 1e-4
+PERTURBATIONS = 24
+
+
+def session(model: ir.Model | bytes) -> onnxruntime.InferenceSession:
+    """The model on onnxruntime's CPU provider, one thread."""
+    data = model if isinstance(model, bytes) else ir.to_proto(model).SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run(opened: onnxruntime.InferenceSession, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The outputs by name."""
+    names = [output.name for output in opened.get_outputs()]
+    arrays = opened.run(names, {name: value.numpy() for name, value in feeds.items()})
+    return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+
+
+@dataclass
+class Reduced:
+    """A reduced graph that also gives out what was chosen in each block."""
+
+    session: onnxruntime.InferenceSession
+    spec: Spec
+    plan: dict[int, int]
+
+    def run(self, feeds: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[Choice]]:
+        """The model's own outputs, and (order, destination) of each reduced block."""
+        outputs = run(self.session, feeds)
+        choices = [(outputs.pop(f"order_{i}"), outputs.pop(f"destination_{i}")) for i in range(len(self.plan))]
+        return outputs, choices
+
+
+def reduce(
+    data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | None = None, more: int = 0
+) -> Reduced:
+    """Reduce a captured graph by a technique.
+
+    Args:
+        data: the captured model.
+        spec: technique, schedule and options.
+        select: in place of the technique's own.
+        more: tokens that go beyond the plan, in each block.
+    """
+    model = ir.from_proto(onnx.ModelProto.FromString(data))
+    select = select or load(spec.name).select
+    view = TransformerView.of(model)
+    plan, _ = spec.schedule.resolve(view.tokens, view.prefix, len(view.blocks))
+    selections: list[Selection] = []
+
+    def recorded(site: Site) -> Selection:
+        selections.append(select(site, spec.config))
+        return selections[-1]
+
+    view.reduce({block: (count + more, recorded) for block, count in plan.items()})
+    for i, selection in enumerate(selections):
+        for name in ("order", "destination"):
+            value = getattr(selection, name)
+            value.name = f"{name}_{i}"
+            model.graph.outputs.append(g.typed(value, ir.DataType.INT64, ["batch", f"{name}_{i}"]))
+    plugins.add_functions(model)
+    return Reduced(session(model), spec, plan)
+
+
+def compare(reduced: Reduced, family: str, module: torch.nn.Module, feeds: dict[str, torch.Tensor]) -> int:
+    """Compare a reduced graph with the hooked module.
+
+    Returns:
+        How many choices differ because their scores are equal to within rounding.
+
+    Raises:
+        AssertionError: it chooses other tokens, or computes something else from the same choice.
+    """
+    got, choices = reduced.run(feeds)
+    technique, config = load(reduced.spec.name), reduced.spec.config
+    for (order, destination), count in zip(choices, reduced.plan.values(), strict=True):
+        assert destination.shape[1] == count, f"{destination.shape[1]} tokens go, not {count}"
+        kept = order.shape[1] - count
+        assert (order.sort(dim=1).values == torch.arange(order.shape[1])).all(), "a token is chosen twice"
+        assert ((destination >= 0) & (destination < kept)).all(), "a destination that does not exist"
+    exact, single = (Reference(family, technique, config, reduced.plan, forced=choices) for _ in range(2))
+    wanted = exact.run(module, feeds, torch.float64)
+    plain = single.run(module, feeds, torch.float32)
+    ties = 0
+    for state, rounded, own, choice in zip(exact.states, single.states, exact.chosen, choices, strict=True):
+        ties += check_choice(choice, own, state, rounded, lambda s, c=choice: technique.reference(s, c[1].shape[1], config))
+    check_values(got, wanted, plain)
+    return ties
+
+
+def check_choice(
+    got: Choice, wanted: Choice, state: State, rounded: State, choose: Callable[[State], Choice]
+) -> int:
+    """The same tokens go, into the same tokens, and those that stay stand in the same order.
+
+    A difference is excused where the reference's own choice moves when its keys are moved by as much as their rounding.
+
+    Args:
+        got: the graph's choice.
+        wanted: the reference's in fp64.
+        state: what the reference saw, in fp64.
+        rounded: the same in the graph's type.
+        choose: the reference.
+
+    Returns:
+        How many differences were excused.
+    """
+    differs = fate(got) != fate(wanted)
+    if not differs.any():
+        return 0
+    noise = (rounded.keys.double() - state.keys).pow(2).mean().sqrt() + 1e-7 * state.keys.pow(2).mean().sqrt()
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.zeros_like(differs)
+    for _ in range(PERTURBATIONS):
+        moved = state.keys + 2 * noise * torch.randn(state.keys.shape, generator=generator, dtype=torch.float64)
+        moves |= fate(choose(replace(state, keys=moved))) != fate(wanted)
+    assert not (differs & ~moves).any(), f"block {state.block}: other tokens are chosen"
+    return int(differs.sum())
+
+
+def fate(choice: Choice) -> torch.Tensor:
+    """(B, N + kept): the token that each one ends in, and the tokens that stay in their order."""
+    order, destination = choice
+    stay = order[:, : order.shape[1] - destination.shape[1]]
+    ends = torch.empty_like(order).scatter_(1, order, torch.cat([stay, stay.gather(1, destination)], dim=1))
+    return torch.cat([ends, stay], dim=1)
+
+
+def check_values(
+    got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], relative: float = RELATIVE
+) -> None:
+    """For every sample of every output: the error is at most twice PyTorch's own, or `relative`.
+
+    Args:
+        got: the graph's outputs.
+        wanted: PyTorch's in fp64.
+        plain: PyTorch's in the graph's type.
+        relative: error that is always allowed.
+    """
+    assert got.keys() == wanted.keys()
+    for name, exact in wanted.items():
+        assert got[name].shape == exact.shape, f"{name}: {tuple(got[name].shape)} is not {tuple(exact.shape)}"
+        for sample, (a, b, c) in enumerate(zip(got[name], exact, plain[name], strict=True)):
+            error, own = (float((value.double() - b).norm() / b.norm()) for value in (a, c))
+            allowed = max(2 * own, relative)
+            assert error <= allowed, f"{name}, sample {sample}: error {error:.1e}, allowed {allowed:.1e}"
+
+
+def unreduced(data: bytes, module: torch.nn.Module, feeds: dict[str, torch.Tensor]) -> None:
+    """Compare a captured graph with its module."""
+    check_values(
+        run(session(data), feeds), hooks.run(module, feeds, torch.float64), hooks.run(module, feeds, torch.float32)
+    )
+
