@@ -294,7 +294,8 @@ def command_line(*arguments: str, cwd: Path, **more: object) -> "subprocess.Pope
     )  # type: ignore[call-overload]  # fmt: skip
 
 
-def test_ctrl_c_in_the_middle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_in_the_middle(tmp_path: Path, as_json: bool) -> None:
     pytest.importorskip("torch")
     (tmp_path / "slow.py").write_text(
         "import sys, threading\n"
@@ -302,11 +303,16 @@ def test_ctrl_c_in_the_middle(tmp_path: Path) -> None:
         "    print('building', file=sys.stderr, flush=True)\n"
         "    threading.Event().wait()\n"
     )
-    with command_line("export", "slow:model", "-o", "out", cwd=tmp_path) as process:
+    with command_line("export", "slow:model", "-o", "out", *["--json"] * as_json, cwd=tmp_path) as process:
         assert process.stderr is not None and process.stderr.readline() == "building\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert process.returncode == 130
+    if as_json:
+        error = {"kind": "KeyboardInterrupt", "message": "interrupted", "exit_code": 130}
+        assert json.loads(out) == {"error": error} and err == ""
+    else:
+        assert (out, err) == ("", "error: interrupted\n")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["slow.py"]
 
 
@@ -322,3 +328,13 @@ def test_a_full_disk(ready: Path, tmp_path: Path) -> None:
     assert process.returncode == 1 and out == ""
     assert err == "error: out.npz cannot be written: File too large; nothing was left behind\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_cannot_be_printed() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgetok", "devices"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: [Errno 28] No space left on device")

@@ -219,12 +219,21 @@ def test_tables_fit_a_terminal(command: str) -> None:
 
 def test_chatter_of_libraries_stays_out_of_the_answer(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
-        "import torch\nprint('hello from an import')\ndef model():\n    print('hello')\n    return torch.nn.Linear(2, 2)\n"
+        "import torch\nprint('hello from an import')\ndef model():\n    return torch.nn.Linear(2, 2)\n"
     )
     done = edgetok("export", "chatty:model", "-o", "out", "--json", cwd=tmp_path)
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["kind"] == "SourceError"
     assert "hello from an import" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7, "7 bytes"), (2048, "2.0 kB"), (97.6e6, "97.6 MB"), (345e6, "345 MB"), (1.2e10, "12.0 GB")]
+)
+def test_sizes_as_people_write_them(count: float, text: str) -> None:
+    from edgetok.cli._console import size
+
+    assert size(count) == text
 
 
 def test_a_reader_that_has_seen_enough() -> None:
