@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from edgetok.bundle import Bundle, check_output, is_bundle, open_bundle, write_bundle
 from edgetok.errors import BundleError, UsageError
+from edgetok.manifest import Dtype, Emit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, np.ndarray]
 
-DTYPES = ("fp32", "fp16", "bf16")
 TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
 
 
@@ -33,8 +33,8 @@ def export(
     *,
     out: str | Path,
     reduce: Sequence[str] = (),
-    dtype: str = "fp32",
-    emit: str = "full",
+    dtype: Dtype = "fp32",
+    emit: Emit = "full",
     batch: int | None = None,
     length: int | None = None,
     size: int | tuple[int, int] | None = None,
@@ -63,18 +63,17 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
-    from edgetok.export import full_outputs, sample_inputs, transform
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
+    from edgetok.transform import full_outputs, sample_inputs, transform
 
     say = progress or (lambda _: None)
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: accepted are {', '.join(DTYPES)}")
-    if emit not in ("full", "reduced"):
-        raise UsageError(f"emit {emit!r}: accepted are full and reduced")
+    for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
+        if value not in accepted:
+            raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
     check_output(Path(out), force)
     say(f"capturing {source}")
@@ -140,7 +139,9 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
@@ -181,8 +182,8 @@ class Model:
             errors[name] = float(np.abs(got[name].astype(np.float64) - wanted).max(initial=0)) / scale
             if not errors[name] <= bound:
                 raise BundleError(
-                    f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest value, "
-                    f"at most {bound:g} is accepted: runtime and bundle do not agree; edgetok doctor says what is installed"
+                    f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest "
+                    f"value, at most {bound:g} is accepted; edgetok doctor says what is installed"
                 )
         return errors
 

@@ -223,6 +223,6 @@ def _sync(path: Path) -> None:
 
 def _why(error: OSError, out: Path) -> str:
     # numpy's tofile says "N requested and M written" without an errno when the disk is full
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or error.errno is None and "written" in str(error):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
         return f"{out} cannot be written: the disk is full; nothing was left behind"
     return f"{out} cannot be written: {error.strerror or error}; nothing was left behind"

@@ -74,6 +74,6 @@ def check_fidelity(fidelity: tuple[Fidelity, ...], least: float) -> None:
     for item in fidelity:
         if not item.cosine >= least:
             raise ParityError(
-                f"output {item.output!r} has cosine {item.cosine:.4f} with the original's, at least {least:g} is asked for; "
-                "reduce fewer tokens, or accept it with --min-cosine"
+                f"output {item.output!r} has cosine {item.cosine:.4f} with the original's, "
+                f"at least {least:g} is asked for; reduce fewer tokens, or accept it with --min-cosine"
             )

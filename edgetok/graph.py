@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +15,7 @@ OPSET = 23
 IR_VERSION = 10
 LAST = np.iinfo(np.int64).max  # "to the end" in a Slice
 
-Emit = Callable[..., ir.Value]
+Emit = Callable[..., Any]  # an ir.Value, or a tuple of them for outputs > 1
 
 
 class Emitter:
@@ -47,7 +46,7 @@ class Emitter:
                 self.graph.insert_before(self.before, node)
             return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
-        return emit  # type: ignore[return-value]
+        return emit
 
     def _value(self, value: object) -> ir.Value:
         return value if isinstance(value, ir.Value) else constant(self.graph, np.asarray(value))
@@ -120,7 +119,9 @@ def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
 
 def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str | ir.SymbolicDim | None]) -> ir.Value:
     """The value, with its dtype and shape written down."""
-    value.dtype, value.shape = dtype, ir.Shape(shape)
+    value.shape = ir.Shape(shape)
+    if dtype is not None:
+        value.dtype = dtype
     return value
 
 
@@ -153,10 +154,11 @@ def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.nd
     """Run the part of the graph that the values need, by ONNX's own reference implementation."""
     from onnx.reference import ReferenceEvaluator
 
-    part = ir.convenience.extract(graph, [value for value in graph.inputs], list(values))
+    part = ir.convenience.extract(graph, list(graph.inputs), list(values))
     model = ir.Model(part, ir_version=IR_VERSION)
     evaluator = ReferenceEvaluator(ir.to_proto(model))
-    return [np.asarray(array) for array in evaluator.run(None, {v.name: feeds[v.name] for v in part.inputs})]
+    needed = [value.name or "" for value in part.inputs]
+    return [np.asarray(array) for array in evaluator.run(None, {name: feeds[name] for name in needed})]
 
 
 def specs(values: Iterable[ir.Value]) -> tuple[TensorSpec, ...]:

@@ -18,12 +18,15 @@ from edgetok.errors import BundleError
 from edgetok.model import Origin, TensorSpec
 
 SCHEMA_VERSION: Final = 1
-FILES = re.compile(r"model\.onnx|model\.onnx\.data|tokenizer\.json|samples/[a-z]+\.safetensors")  # leaves no way out of the folder
+FILES = re.compile(
+    r"model\.onnx|model\.onnx\.data|tokenizer\.json|samples/[a-z]+\.safetensors"
+)  # leaves no way out of the folder
 
 
 def _file_name(name: str) -> str:
     if not FILES.fullmatch(name):
-        raise ValueError(f"{name!r} is no file of a bundle: model.onnx, model.onnx.data, tokenizer.json, samples/NAME.safetensors are")
+        known = "model.onnx, model.onnx.data, tokenizer.json, samples/NAME.safetensors"
+        raise ValueError(f"{name!r} is no file of a bundle: {known} are")
     return name
 
 
@@ -35,6 +38,8 @@ def _finite_or_none(value: Any) -> Any:
     return None if value == float("inf") else value
 
 
+Dtype = Literal["fp32", "fp16", "bf16"]
+Emit = Literal["full", "reduced"]
 Figure = Annotated[float, AfterValidator(_six_digits)]  # more digits are noise of the machine
 FileName = Annotated[str, AfterValidator(_file_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -48,8 +53,8 @@ class Recipe(_Part):
     """What the user asked for; `reduce` holds one canonical spec a technique, as in "tome:r=16"."""
 
     reduce: tuple[str, ...] = ()
-    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
-    emit: Literal["full", "reduced"] = "full"
+    dtype: Dtype = "fp32"
+    emit: Emit = "full"
     batch: int | None = None
     length: int | None = None
     size: int | tuple[int, int] | None = None

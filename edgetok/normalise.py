@@ -27,7 +27,7 @@ def normalise(model: ir.Model) -> None:
         _let_reshapes_copy(model.graph)
         common.IdentityEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
-        common.RemoveUnusedFunctionsPass()(model)
+        common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass()(model)
         model.graph.sort()
         _strip(model)
@@ -37,7 +37,7 @@ def normalise(model: ir.Model) -> None:
 def _name_batch(graph: ir.Graph) -> None:
     """Axis 0 of inputs and outputs is "batch" where it is free, and so is the same symbol everywhere else."""
     ends = [value for value in (*graph.inputs, *graph.outputs) if value.shape]
-    symbols = {value.shape[0].value for value in ends if isinstance(value.shape[0], ir.SymbolicDim)}  # type: ignore[index,union-attr]
+    symbols = {value.shape[0].value for value in ends if isinstance(value.shape[0], ir.SymbolicDim)}  # type: ignore[index]
     for value in {*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs)}:
         if value.shape is None:
             continue

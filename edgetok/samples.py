@@ -38,7 +38,7 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray]:
 
     arrays = {}
     try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
+        entries = deserialize(data)
     except SafetensorError as error:
         raise BundleError(f"not a safetensors file: {error}") from None
     for name, entry in entries:

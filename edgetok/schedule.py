@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgetok.errors import UsageError
 
@@ -98,7 +99,7 @@ class Schedule:
         if self.keep:
             total = free - round(free * self.keep)
             edges = [total * step // len(layers) for step in range(len(layers) + 1)]
-            return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+            return [after - before for before, after in pairwise(edges)]
         counts = self._counts()
         if len(counts) > 1:
             if len(counts) != len(layers):
@@ -125,7 +126,9 @@ class Schedule:
                 raise UsageError(f"layers={self.layers!r}: accepted is a range such as 2-11, or blocks such as 3/6/9")
             chosen.update(range(int(first), int(last or first) + 1))
         if blocks is not None and max(chosen) >= blocks:
-            raise UsageError(f"layers={self.layers}: block {max(chosen)} does not exist; the model has blocks 0-{blocks - 1}")
+            raise UsageError(
+                f"layers={self.layers}: block {max(chosen)} does not exist; the model has blocks 0-{blocks - 1}"
+            )
         return sorted(chosen)
 
 

@@ -149,21 +149,25 @@ def parse(text: str) -> Spec:
             raise UnknownName(f"option of {name!r}", key, known)
     own = {f.name for f in dataclasses.fields(technique.config)}
     schedule = Schedule.parse({key: value for key, value in given.items() if key not in own})
-    config = technique.config(**{key: _typed(technique.config, key, value) for key, value in given.items() if key in own})
+    config = technique.config(
+        **{key: _typed(technique.config, key, value) for key, value in given.items() if key in own}
+    )
     return Spec(name, schedule, config)
 
 
 def _typed(config: type, key: str, text: str) -> object:
     """An option's text as the type of its default."""
-    default = next(f.default for f in dataclasses.fields(config) if f.name == key)
+    default: Any = next(f.default for f in dataclasses.fields(config) if f.name == key)
     if isinstance(default, bool):
         if text not in ("true", "false"):
             raise UsageError(f"option {key}={text!r}: accepted are true and false")
         return text == "true"
     try:
-        return type(default)(text)
+        value: object = type(default)(text)
+        return value
     except ValueError:
-        raise UsageError(f"option {key}={text!r}: accepted is a {type(default).__name__}, such as {default}") from None
+        kind = type(default).__name__
+        raise UsageError(f"option {key}={text!r}: accepted is of type {kind}, such as {default}") from None
 
 
 def _options(config: Any) -> list[str]:

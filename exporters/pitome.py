@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from edgetok.view.site import Site
 
 PADDING = 4.0  # above every energy and every cosine
-EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,7 @@ def select(site: Site, config: Config) -> Selection:
     """Merge the tokens of the highest energy."""
     op, r, prefix = site.op, site.count, site.prefix
     free = site.tokens - prefix
-    metric = site.part(site.metric, prefix)  # (B, T, d)
-    unit = op.Div(metric, op.Max(op.ReduceL2(metric, np.array([-1])), np.float32(EPSILON)))
+    unit = site.part(site.unit_metric, prefix)  # (B, T, d)
     padding = site.part(site.is_padding, prefix) if site.padded else None
     energy = _energy(site, unit, padding, config)
     _, ranked = op.TopK(energy, np.array([free]), axis=1, outputs=2)  # (B, T), the highest energy first
@@ -112,7 +110,7 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
 
     batch, tokens, _ = state.hidden.shape
     free, prefix = tokens - state.prefix, state.prefix
-    metric = state.keys.mean(dim=1)[:, prefix:]
+    metric = torch.nn.functional.normalize(state.keys.mean(dim=1)[:, prefix:], dim=-1)
     padding = (state.size[:, prefix:, 0] == 0).to(metric.dtype)
     energy = energies(metric, padding, config.at(state.block, state.blocks), config)
     ranked = energy.argsort(dim=-1, descending=True, stable=True)
@@ -127,11 +125,10 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
 
 
 def energies(metric: torch.Tensor, padding: torch.Tensor, margin: float, config: Config) -> torch.Tensor:
-    """(B, T): how much the tokens (B, T, d) resemble the others."""
+    """(B, T): how much the tokens (B, T, d), of length one, resemble the others."""
     import torch
 
-    unit = torch.nn.functional.normalize(metric, dim=-1, eps=EPSILON)
-    cosine = unit @ unit.mT
+    cosine = metric @ metric.mT
     below = config.alpha * ((cosine - margin).exp() - 1)
     score = torch.where(cosine >= margin, cosine if config.variant == "paper" else cosine - margin, below)
     real = 1 - padding

@@ -49,21 +49,21 @@ def select(site: Site, config: Config) -> Selection:
     """Bipartite soft matching."""
     op, r = site.op, site.count
     a, b = sets(site.prefix, site.tokens)
-    bias_a: object = np.zeros((1, len(a)), np.float32)
-    bias_b: object = np.zeros((1, len(b)), np.float32)
+    bias_a: object = np.zeros((1, 1), np.float32)
+    bias_b: object = np.zeros((1, 1), np.float32)
     if site.padded:
         bias_a = op.Mul(site.part(site.is_padding, a.start, step=2), np.float32(PADDING_FIRST))
         bias_b = op.Mul(site.part(site.is_padding, b.start, step=2), np.float32(-PADDING_FIRST))
     order, match = op.BipartiteMatch(
-        site.part(site.metric, a.start, step=2), site.part(site.metric, b.start, step=2), bias_a, bias_b,
+        site.part(site.unit_metric, a.start, step=2), site.part(site.unit_metric, b.start, step=2), bias_a, bias_b,
         domain="edgetok", outputs=2,
     )  # fmt: skip
+    order = op.Gather(np.array(a), order)  # positions
     gone, left = site.part(order, 0, r), site.part(order, r)
     if site.prefix:  # the published code sorts them only when there is a class token
         floats = op.Cast(left, to=ir.DataType.FLOAT)  # exact below 2^24, and sortable everywhere
         left = op.Cast(op.TopK(floats, np.array([len(a) - r]), axis=1, largest=0, outputs=2)[0], to=ir.DataType.INT64)
-    position = [op.Add(op.Mul(rows, np.array(2)), np.array(a.start)) for rows in (left, gone)]
-    order = op.Concat(site.per_sample(np.arange(site.prefix)), position[0], site.per_sample(np.array(b)), position[1], axis=1)
+    order = op.Concat(site.per_sample(np.arange(site.prefix)), left, site.per_sample(np.array(b)), gone, axis=1)
     destination = op.Add(site.part(match, 0, r), np.array(site.prefix + len(a) - r))
     return Selection(order, destination, proportional=config.proportional)
 
@@ -75,7 +75,7 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
     from edgetok.plugins.bipartite_match import reference as match_tokens
 
     batch, tokens, _ = state.hidden.shape
-    metric = state.keys.mean(dim=1)
+    metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
     padding = (state.size[..., 0] == 0).to(metric.dtype)
     a, b = (torch.tensor(list(positions)) for positions in sets(state.prefix, tokens))
     order, match = match_tokens(metric[:, a], metric[:, b], PADDING_FIRST * padding[:, a], -PADDING_FIRST * padding[:, b])

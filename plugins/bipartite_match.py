@@ -1,7 +1,7 @@
 """BipartiteMatch: for every token of set A its most similar token of set B, the best matched first.
 
 The matching step of ToMe (Token Merging, https://arxiv.org/abs/2210.09461, section 3) and of what follows it.
-Rows are compared by cosine; a row of zeros is similar to nothing (the published code divides by zero there).
+Rows are compared by their product: rows of length one give the cosine, and a row of zeros is similar to nothing.
 Equal scores: the lower index first, in A and in B.
 """
 
@@ -17,16 +17,12 @@ from onnxscript.values import Opset
 if TYPE_CHECKING:
     import torch
 
-EPSILON = 1e-12
-
 
 @script(Opset("edgetok", 1), default_opset=op)
 def BipartiteMatch(a, b, bias_a, bias_b):  # type: ignore[no-untyped-def]
-    """a (B, A, d), b (B, K, d), bias_a (B or 1, A), bias_b (B or 1, K) -> order (B, A), match (B, A) int64."""
+    """a (B, A, d), b (B, K, d), bias_a (B or 1, A or 1), bias_b (B or 1, K or 1) -> order (B, A), match (B, A) int64."""
     last = op.Constant(value_ints=[-1])
-    unit_a = a / op.Max(op.ReduceL2(a, last), op.Constant(value_float=1e-12))
-    unit_b = b / op.Max(op.ReduceL2(b, last), op.Constant(value_float=1e-12))
-    scores = op.MatMul(unit_a, op.Transpose(unit_b, perm=[0, 2, 1])) + op.Unsqueeze(bias_b, op.Constant(value_ints=[1]))
+    scores = op.MatMul(a, op.Transpose(b, perm=[0, 2, 1])) + op.Unsqueeze(bias_b, op.Constant(value_ints=[1]))
     best = op.ReduceMax(scores, last, keepdims=0) + bias_a  # (B, A)
     _, order = op.TopK(best, op.Shape(a, start=1, end=2), axis=1)
     match = op.GatherElements(op.ArgMax(scores, axis=2, keepdims=0), order, axis=1)
@@ -44,16 +40,14 @@ def reference(
     Args:
         a: (B, A, d) the tokens that may be merged away.
         b: (B, K, d) the tokens that they may be merged into.
-        bias_a: (B or 1, A) added to the rank of a token of A; -1e4 protects it.
-        bias_b: (B or 1, K) added to the score of a token of B; -1e4 bars it.
+        bias_a: (B or 1, A or 1) added to the rank of a token of A; -1e4 protects it.
+        bias_b: (B or 1, K or 1) added to the score of a token of B; -1e4 bars it.
 
     Returns:
         order: (B, A) the tokens of A, the best matched first.
         match: (B, A) for each of them, in that order, its token of B.
     """
-    unit_a = a / a.norm(dim=-1, keepdim=True).clamp_min(EPSILON)
-    unit_b = b / b.norm(dim=-1, keepdim=True).clamp_min(EPSILON)
-    scores = unit_a @ unit_b.mT + bias_b[:, None, :]  # (B, A, K)
+    scores = a @ b.mT + bias_b[:, None, :]  # (B, A, K)
     best, match = scores.max(dim=-1)
     order = (best + bias_a).argsort(dim=-1, descending=True, stable=True)
     return order, match.gather(1, order)

@@ -104,3 +104,8 @@ def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Te
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     return module.eval(), example
+
+
+def small_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """For `families:small_vit` on the command line."""
+    return build("vit")

@@ -169,7 +169,7 @@ def test_report_is_saved_whole_or_not_at_all(profile, tmp_path):
     assert sorted(file.name for file in folder.iterdir()) == ["layers.csv", "report.json", "trace.json"]
     assert json.loads((folder / "report.json").read_text())["schema_version"] == 1
     assert json.loads((folder / "trace.json").read_text()) == profile.trace
-    rows = list(csv.DictReader((folder / "layers.csv").open()))
+    rows = list(csv.DictReader((folder / "layers.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["reduced"] * 5 + ["whole"] * 5 and rows[1]["tokens_out"] == "40"
 
     with pytest.raises(OutputError, match=r"report exists already: name another folder, or pass --force"):

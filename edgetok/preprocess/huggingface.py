@@ -107,7 +107,9 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _picture(config: dict[str, Any], stored: dict[str, Any], size: int | tuple[int, int] | None) -> ImagePreprocess | None:
+def _picture(
+    config: dict[str, Any], stored: dict[str, Any], size: int | tuple[int, int] | None
+) -> ImagePreprocess | None:
     default = _IMAGES.get(config.get("model_type", ""))
     if default is not None:
         own = config.get("vision_config", config).get("image_size", default.size)

@@ -65,14 +65,16 @@ def _weighted_sum(softmax: ir.Node) -> ir.Node | None:
 
 
 def _scores(value: ir.Value | None) -> _Scores | None:
-    scale, masks, fills = 1.0, [], []
+    scale = 1.0
+    masks: list[ir.Value | None] = []
+    fills: list[tuple[ir.Value | None, bool]] = []
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "MatMul":
             query, key = node.inputs
             assert query is not None and key is not None
             query, q_scale = _unscaled(query)
             key, k_scale = _unscaled(key)
-            return _Scores(scale * q_scale * k_scale, masks, fills, query, key)
+            return _Scores(scale * q_scale * k_scale, masks, fills, query, key)  # type: ignore[arg-type]
         if node.op_type == "Add" and scale == 1.0:  # a mask added before the scale would be scaled with it
             side = next((i for i in (0, 1) if _holds_product(node.inputs[i])), None)
             if side is None:

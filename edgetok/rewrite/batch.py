@@ -55,7 +55,7 @@ def free_batch(graph: ir.Graph, marker: int) -> None:
             raise CaptureError(f"constant {value.name!r} was folded with the batch in it; fix the batch with --batch")
     for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
         if value.shape is not None:
-            value.shape = ir.Shape([_symbol(dim, marker) for dim in value.shape])
+            value.shape = ir.Shape([_symbol(dim, marker) for dim in value.shape])  # type: ignore[misc]
     graph.sort()
 
 
@@ -79,16 +79,16 @@ def _free_reshape(graph: ir.Graph, node: ir.Node, target: list[int], marker: int
 
 def _dynamic(op: g.Emitter, batch: ir.Value, value: ir.Value, numbers: list[int], marker: int) -> ir.Value:
     """The constant's numbers with the batch (1,) in the marker's place."""
-    parts = []
+    parts: list[ir.Value | np.ndarray] = []
     for number in numbers:
         if not _carries(number, marker):
             parts.append(np.array([number]))
         else:
             parts.append(batch if number == marker else op.Mul(batch, np.array([number // marker])))
-    dynamic = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=0)
+    dynamic: ir.Value = op.Concat(*parts, axis=0)
     if value.dtype != ir.DataType.INT64:
         dynamic = op.Cast(dynamic, to=value.dtype)
-    return dynamic if g.rank(value) == 1 else op.Reshape(dynamic, np.array([], np.int64))
+    return dynamic if g.rank(value) == 1 else op.Squeeze(dynamic, np.array([0]))
 
 
 def _after(graph: ir.Graph, value: ir.Value) -> ir.Node:

@@ -17,7 +17,7 @@ ERF: tuple[Part, ...] = (
 )
 # 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))
 TANH: tuple[Part, ...] = tuple(
-    lambda op, x, cube=cube: op.Add(
+    lambda op, x, cube=cube: op.Add(  # type: ignore[misc]
         op.Tanh(op.Mul(op.Add(x, op.Mul(cube(op, x), 0.044715)), math.sqrt(2 / math.pi))), 1.0
     )
     for cube in (lambda op, x: op.Pow(x, 3.0), lambda op, x: op.Mul(x, op.Mul(x, x)))

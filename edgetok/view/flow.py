@@ -20,11 +20,20 @@ UNARY = {
     "Sqrt", "Swish", "Tanh", "IsNaN", "CastLike",
 }  # fmt: skip
 BINARY = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "Equal", "Greater", "Less", "And", "Or", "PRelu"}
-REDUCERS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
+REDUCERS = {
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceProd",
+    "ReduceSumSquare",
+}
 BATCH = 1_000_003  # stands for the batch in products of dimensions
 
 
-class Stop(Exception):  # noqa: N818 - never leaves this module
+class Stop(Exception):
     """A node that needs all N tokens; the message says why."""
 
 
@@ -108,7 +117,7 @@ class _Walk:
         handler = getattr(self, f"_{kind.lower()}", None)
         if handler is None:
             raise Stop(f"{kind} mixes tokens, or is not known to leave them apart")
-        return handler(node)  # type: ignore[no-any-return]
+        return handler(node)
 
     def _axis(self, node: ir.Node, index: int) -> int:
         axis = self.flow.axis.get(node.inputs[index]) if index < len(node.inputs) else None  # type: ignore[arg-type]
@@ -139,7 +148,9 @@ class _Walk:
                 continue
             shape = g.static_shape(value)
             if shape is None or (len(shape) >= -end and shape[end] != 1):
-                raise Stop(f"{node.op_type} applies a value per position ({value.name!r}), which would have to shrink too")
+                raise Stop(
+                    f"{node.op_type} applies a value per position ({value.name!r}), which would have to shrink too"
+                )
         return end + rank
 
     def _reduce(self, node: ir.Node) -> int | None:
@@ -202,7 +213,7 @@ class _Walk:
             raise Stop("Slice at places that are only known at run time")
         for start, end, at in zip(starts, ends, (a % rank for a in axes), strict=False):
             if at == axis and not (start == 0 and end >= self.tokens):
-                if 0 <= start and 0 <= end <= self.prefix:
+                if start >= 0 and 0 <= end <= self.prefix:
                     return [None]
                 raise Stop("Slice takes tokens by their position")
         return [axis]

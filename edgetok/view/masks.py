@@ -62,7 +62,9 @@ def _feeds(graph: ir.Graph) -> list[dict[str, np.ndarray]]:
             elif kind == "right":  # the second sample keeps a third
                 length = np.array([shape[1], max(1, shape[1] // 3)])[: shape[0]]
                 row = np.arange(shape[1])[None] < np.resize(length, shape[0])[:, None]
-                feeds[value.name] = np.broadcast_to(row.reshape(*row.shape, *[1] * (len(shape) - 2)), shape).astype(dtype)
+                feeds[value.name] = np.broadcast_to(row.reshape(*row.shape, *[1] * (len(shape) - 2)), shape).astype(
+                    dtype
+                )
             else:
                 feeds[value.name] = draw.integers(0, 2, shape).astype(dtype)
         kinds.append(feeds)

@@ -46,7 +46,9 @@ def emit_reduced(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
         return
     stages = {id(tokens[end.value][1]): tokens[end.value][1] for end in reduced}
     if len(stages) > 1:
-        raise Refusal("the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full")
+        raise Refusal(
+            "the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full"
+        )
     (stage,) = stages.values()
     lost = _descendants(end.node for end in reduced if end.node is not None)
     for output in [value for value in graph.outputs if value.producer() in lost]:
@@ -64,7 +66,7 @@ def emit_reduced(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
 
 def _now(value: ir.Value) -> ir.Value:
     """The value, or what a reduction put in its place."""
-    return value.meta.get("reduced", value)  # type: ignore[no-any-return]
+    return value.meta.get("reduced", value)
 
 
 def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage) -> ir.Value:

@@ -6,7 +6,18 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 
-ELEMENTWISE = {"Add", "Mul", "Sub", "Div", "Where", "LayerNormalization", "RMSNormalization", "Identity", "Cast", "Dropout"}
+ELEMENTWISE = {
+    "Add",
+    "Mul",
+    "Sub",
+    "Div",
+    "Where",
+    "LayerNormalization",
+    "RMSNormalization",
+    "Identity",
+    "Cast",
+    "Dropout",
+}
 
 
 def prefix_tokens(stream: ir.Value, axis: int = 1) -> int:
@@ -35,5 +46,7 @@ def prefix_tokens(stream: ir.Value, axis: int = 1) -> int:
         rows = prefix_tokens(node.inputs[0], axis)  # type: ignore[arg-type]
         return max(0, min(rows, ends[0] if ends[0] >= 0 else rows) - max(starts[0], 0))
     if node.op_type in ELEMENTWISE:
-        return min(prefix_tokens(value, axis) for value in node.inputs if value is not None and not g.is_data_free(value))
+        return min(
+            prefix_tokens(value, axis) for value in node.inputs if value is not None and not g.is_data_free(value)
+        )
     return 0

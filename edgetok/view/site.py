@@ -11,6 +11,9 @@ import onnx_ir as ir
 from edgetok import graph as g
 
 
+EPSILON = 1e-12
+
+
 @dataclass
 class Site:
     """Behind the attention of one block.
@@ -18,6 +21,7 @@ class Site:
     Attributes:
         op: writes nodes: `site.op.MatMul(a, b)`.
         hidden: (B, N, C) the residual stream.
+        batched: the graph's input, from which the batch is read.
         query, key, value: (B, h, N, d) of this block's attention.
         size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         padded: whether some tokens may be padding.
@@ -29,6 +33,7 @@ class Site:
 
     op: g.Emitter
     hidden: ir.Value
+    batched: ir.Value
     query: ir.Value
     key: ir.Value
     value: ir.Value
@@ -47,6 +52,12 @@ class Site:
         return self.op.ReduceMean(key, np.array([1]), keepdims=0)
 
     @cached_property
+    def unit_metric(self) -> ir.Value:
+        """(B, N, d) fp32: the metric at length one, so that products are cosines; a row of zeros stays zeros."""
+        length = self.op.ReduceL2(self.metric, np.array([-1]))
+        return self.op.Div(self.metric, self.op.Max(length, np.float32(EPSILON)))
+
+    @cached_property
     def is_padding(self) -> ir.Value:
         """(B, N) fp32: 1 for padding, else 0."""
         assert self.size is not None
@@ -55,9 +66,9 @@ class Site:
 
     def per_sample(self, row: np.ndarray) -> ir.Value:
         """(K,) -> (B, K): the same row for every sample."""
-        batch = self.op.Shape(self.hidden, start=0, end=1)
-        shape = self.op.Concat(batch, np.array([row.size]), axis=0)
-        return self.op.Expand(row[None], shape)
+        batch = self.op.Shape(self.batched, start=0, end=1)
+        zeros = self.op.Expand(np.zeros((1, 1), row.dtype), self.op.Concat(batch, np.array([1]), axis=0))
+        return self.op.Add(zeros, row[None])  # the zeros are the same in every block: made once
 
     def part(self, value: ir.Value, start: int, end: int | None = None, step: int = 1) -> ir.Value:
         """value[:, start:end:step]"""

@@ -1,4 +1,4 @@
-"""TransformerView: finds the blocks, reduces tokens behind them, and keeps everything that belongs to a token in step."""
+"""TransformerView: finds the blocks, reduces tokens behind them, and keeps what belongs to a token in step."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class TransformerView:
         op = g.Emitter(self.model.graph)
         padded = self.mask is Mask.KEY_PADDING
         site = Site(
-            op, hidden, block.query, block.key, block.value, stage.size, padded, stage.tokens, self.prefix, count,
+            op, hidden, self.model.graph.inputs[0], block.query, block.key, block.value, stage.size, padded, stage.tokens, self.prefix, count,
             block.index, len(self.blocks),
         )  # fmt: skip
         selection = select(site)
@@ -217,8 +217,8 @@ class TransformerView:
         """(B, 1, 1, N'): what attention adds per key from here on: log(size), and a bar on padding."""
         if size is None or not (selection.proportional or padded):
             return None
-        row = op.Unsqueeze(op.Transpose(size, perm=[0, 2, 1]), np.array([1]))
-        bias = op.Log(op.Max(row, np.float32(1))) if selection.proportional else np.float32(0)
+        row: ir.Value = op.Reshape(size, np.array([0, 1, 1, -1]))
+        bias: object = op.Log(op.Max(row, np.float32(1)) if padded else row) if selection.proportional else np.float32(0)
         if padded:
             bias = op.Where(op.Greater(row, np.float32(0)), bias, np.float32(BARRED))
         return op.Cast(bias, to=dtype)
@@ -232,7 +232,7 @@ class TransformerView:
         new = op.ProportionalAttention(block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale)
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
-        block.attention = new.producer()  # type: ignore[assignment]
+        block.attention = new.producer()
         self.model.graph.remove(old, safe=True)
 
     def _resize(self, flow: Flow, starts: dict[ir.Value, int]) -> None:

@@ -42,7 +42,8 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
         sha256=sha256_of(*weights),
         licence=config.get("license"),
     )
-    preprocess = from_huggingface(folder, config, size=options.size, length=options.length)
+    length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
+    preprocess = from_huggingface(folder, config, size=options.size, length=length)
     captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)
     tokenizer = folder / "tokenizer.json"
     captured.files = {tokenizer.name: tokenizer} if tokenizer.is_file() else {}
@@ -106,7 +107,8 @@ def _load(folder: Path, config: dict[str, Any], transformers: Any) -> torch.nn.M
         model = model.get_encoder()  # the decoder's loop belongs to the host program
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False
-    return model
+    module: torch.nn.Module = model
+    return module
 
 
 def _example(model: Any, options: CaptureOptions) -> dict[str, torch.Tensor]:

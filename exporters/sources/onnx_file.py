@@ -100,7 +100,8 @@ def _external(tensor: onnx.TensorProto, folder: Path) -> Path:
     import onnx
 
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    file = folder / (location := entries.get("location", ""))
+    location: str = entries.get("location", "")
+    file = folder / location
     if not location or not file.resolve().is_relative_to(folder.resolve()):
         raise SourceError(f"tensor {tensor.name!r} lies in {location!r}, outside the model's folder: it is not read")
     if not file.is_file():

@@ -88,9 +88,7 @@ def _named(outputs: Any) -> dict[str, torch.Tensor]:
     return named
 
 
-def _export(
-    module: torch.nn.Module, example: dict[str, torch.Tensor], names: list[str], batch: int | None
-) -> ir.Model:
+def _export(module: torch.nn.Module, example: dict[str, torch.Tensor], names: list[str], batch: int | None) -> ir.Model:
     """The module as an onnx-ir model; eager attention is the second try (BEiT and Swin fail with sdpa)."""
     import torch
 
