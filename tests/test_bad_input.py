@@ -189,7 +189,7 @@ def test_reductions_that_cannot_be(refused: Refused, spec: str, kind: str, says:
         ("export zoo:minilm", "Missing option '-o' / '--out'; see edgetok export --help"),
         ("export zoo:minilm -o out --batch 0", "Invalid value for '--batch'"),
         ("export zoo:minilm -o out --dtype fp61", "dtype 'fp61': accepted are fp32, fp16, bf16"),
-        ("export zoo:minilm -o out --emit all", "emit 'all': accepted are full and reduced"),
+        ("export zoo:minilm -o out --emit all", "emit 'all': accepted are full, reduced"),
         (
             "export zoo:minilm -o out --size 0x4",
             "--size '0x4': accepted is one number of pixels, 224, or height x width",
