@@ -53,14 +53,18 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *[[name, "--help"] for name in COMMANDS], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *[[name, "--help"] for name in COMMANDS], ["--version"]], ids=" ".join
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from edgetok.cli import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'transformers', 'numpy'} & set(sys.modules);"
         "sys.exit(f'loaded: {heavy}' if heavy else code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "edgetok" in done.stdout and not done.stderr
 
@@ -112,7 +116,9 @@ def test_run_checks_the_samples(texts: Path, capsys: pytest.CaptureFixture[str])
     assert "as promised" in capsys.readouterr().out
 
 
-def test_run_on_a_photograph(pictures: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_on_a_photograph(
+    pictures: Path, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "map.npz"
     found = answer(capsys, "run", pictures, "--input", photograph, "-o", out)
     with np.load(out, allow_pickle=False) as written:
@@ -171,9 +177,9 @@ def test_lint_fails_where_something_does_not_run(texts: Path, capsys: pytest.Cap
 
 
 def test_compare(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "compare", texts, texts)
+    found = answer(capsys, "compare", texts, texts, "--rounds", 9)
     assert len(found["comparisons"]) == 1
-    assert len(found["comparisons"][0]["rounds"]) == 15
+    assert len(found["comparisons"][0]["rounds"]) == 9
 
 
 def test_techniques_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,12 +219,21 @@ def test_tables_fit_a_terminal(command: str) -> None:
 
 def test_chatter_of_libraries_stays_out_of_the_answer(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
-        "import torch\nprint('hello from an import')\ndef model():\n    print('hello')\n    return torch.nn.Linear(2, 2)\n"
+        "import torch\nprint('hello from an import')\ndef model():\n    return torch.nn.Linear(2, 2)\n"
     )
     done = edgetok("export", "chatty:model", "-o", "out", "--json", cwd=tmp_path)
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["kind"] == "SourceError"
     assert "hello from an import" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7, "7 bytes"), (2048, "2.0 kB"), (97.6e6, "97.6 MB"), (345e6, "345 MB"), (1.2e10, "12.0 GB")]
+)
+def test_sizes_as_people_write_them(count: float, text: str) -> None:
+    from edgetok.cli._console import size
+
+    assert size(count) == text
 
 
 def test_a_reader_that_has_seen_enough() -> None:

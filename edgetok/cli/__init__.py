@@ -28,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             answer = command.invoke(context)
         return _console.show(answer, as_json="--json" in arguments)
     except KeyboardInterrupt:
-        print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
-        return 130
+        from edgetok.cli import _console
+
+        return _console.fail("KeyboardInterrupt", "interrupted", 130, as_json="--json" in arguments)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="This machine's profile: see edgetok devices.")]
 
-ClickException = typer.BadParameter.__mro__[2]  # typer has its own copy of click, or uses click, as versions go
+ClickException: Any = typer.BadParameter.__mro__[2]  # typer has its own copy of click, or uses click, as versions go
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,12 @@ def show(answer: Answer, *, as_json: bool) -> int:
     else:
         from rich.console import Console
 
-        # Into a pipe, no line is folded: paths and names stay whole.
-        answer.render(Console(highlight=False, width=None if sys.stdout.isatty() else 80))
+        answer.render(Console(highlight=False))
     sys.stdout.flush()
     return answer.exit_code
 
 
-def show_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
+def show_error(error: Any, *, as_json: bool, verbose: bool) -> int:
     """Print an error as one line, and return the exit code."""
     kind, message = type(error).__name__, " ".join(str(error).split())
     code = error.exit_code if isinstance(error, EdgetokError) else 1
@@ -84,12 +83,17 @@ def show_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
         kind, code, message = "UsageError", 2, _usage(error)
     elif isinstance(error, MemoryError):
         message = "the memory of this machine does not suffice"
-    elif not isinstance(error, EdgetokError):
+    elif not isinstance(error, (EdgetokError, OSError)):
         message = f"{kind}: {message}; this is a fault of edgetok: --verbose shows where"
     if verbose:
         import traceback
 
         traceback.print_exception(error)
+    return fail(kind, message, code, as_json=as_json)
+
+
+def fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+    """Say on one line why there is no answer, and return the exit code."""
     if as_json:
         print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}, ensure_ascii=False))
     else:
@@ -114,17 +118,20 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         Tells what is being done, and how much of it is done (0 to 1; 0 where that is not known).
     """
     if not sys.stderr.isatty():
-        yield lambda text, done=0.0: None
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     # Twice a second: the drawing must not disturb what is being measured.
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2)
-    with bar:
-        task = bar.add_task("starting")
-        yield lambda text, done=0.0: bar.update(task, description=f"{text} {done:.0%}" if done else text)
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as line:
+        task = line.add_task("starting")
+
+        def tell(text: str, done: float) -> None:
+            line.update(task, description=f"{text} {done:.0%}" if done else text)
+
+        yield tell
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
@@ -151,13 +158,10 @@ def pairs(rows: dict[str, str]) -> Table:
 
 def size(count: float) -> str:
     """Bytes as people write them: 21.5 MB."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "GB"
-    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    unit, scale = next(((u, s) for u, s in (("kB", 1e3), ("MB", 1e6)) if count < 1000 * s), ("GB", 1e9))
+    return f"{count / scale:.{0 if count >= 100 * scale else 1}f} {unit}"
 
 
 def shape(dims: tuple[int | str, ...]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def command(
     bundles: Annotated[list[Path], typer.Argument(help="Two bundles or more; each is compared with the last.")],
     on: Device = "cpu",
+    rounds: Annotated[int, typer.Option(min=9, metavar="N", help="Turns of each side; 9 or more.")] = 15,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
@@ -27,7 +28,7 @@ def command(
     from edgetok import api
 
     with progress() as tell:
-        found = api.compare(bundles, device=on, progress=tell)
+        found = api.compare(bundles, device=on, rounds=rounds, progress=tell)
     data = {"against": str(bundles[-1]), "comparisons": [asdict(each) | {"verdict": each.verdict} for each in found]}
     return Answer(data, lambda console: _render(found, console))
 
@@ -39,7 +40,11 @@ def _render(found: list[Comparison], console: Console) -> None:
         low, high = each.speedup.low, each.speedup.high
         interval = f"{low:.2f} – {high:.2f}" if low is not None and high is not None else ""
         made.add_row(
-            each.label, f"{median(ours for ours, _ in each.rounds):.2f}", f"{each.speedup.value:.2f}x", interval, each.verdict
+            each.label,
+            f"{median(ours for ours, _ in each.rounds):.2f}",
+            f"{each.speedup.value:.2f}x",
+            interval,
+            each.verdict,
         )
     made.add_row(last.against, f"{median(theirs for _, theirs in last.rounds):.2f}", "1.00x", "", "")
     console.print(made)

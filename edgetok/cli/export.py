@@ -18,19 +18,29 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="zoo:NAME, FILE.onnx, a Hugging Face folder, or package.module:callable.")],
+    source: Annotated[
+        str, typer.Argument(help="zoo:NAME, FILE.onnx, a Hugging Face folder, or package.module:callable.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The new folder.")],
     reduce: Annotated[
         list[str] | None, typer.Option("--reduce", metavar="SPEC", help="As in tome:r=16,layers=2-11. May be repeated.")
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
-    emit: Annotated[str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")] = "full",
-    min_cosine: Annotated[float, typer.Option(min=-1, max=1, metavar="X", help="Least cosine with the original.")] = 0.9,
+    emit: Annotated[
+        str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")
+    ] = "full",
+    min_cosine: Annotated[
+        float, typer.Option(min=-1, max=1, metavar="X", help="Least cosine with the original.")
+    ] = 0.9,
     samples: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Check with these files. The bundle will contain them.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Fix the batch; otherwise it stays dynamic.")] = None,
-    length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens of a text, samples of a recording.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Fix the batch; otherwise it stays dynamic.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens of a text, samples of a recording.")
+    ] = None,
     picture: Annotated[
         str | None, typer.Option("--size", metavar="N|HxW", help="Height and width of a picture in pixels.")
     ] = None,

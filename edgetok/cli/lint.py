@@ -51,5 +51,7 @@ def _render(findings: list[Finding], device: str, console: Console) -> None:
         if finding.rewrite:
             console.print(Padding(Text(f"-> {finding.rewrite}", style="green"), (0, 0, 1, 2)))
     counts = {kind: sum(finding.severity == kind for finding in findings) for kind in COLOURS}
-    told = ", ".join(f"{count} {kind}{'s' if count != 1 and kind != 'info' else ''}" for kind, count in counts.items() if count)
+    told = ", ".join(
+        f"{count} {kind}{'s' if count != 1 and kind != 'info' else ''}" for kind, count in counts.items() if count
+    )
     console.print(f"{device}: {told or 'nothing stands in the way'}", style="bold", markup=False)

@@ -47,15 +47,20 @@ def command(
             outputs = model.run(model.bundle.samples("inputs"))
     if out is not None:
         _write(out, outputs)
-    about = {"id": model.bundle.id, "device": model.device.name, "inputs": inputs or "samples"}
-    data = about | {"outputs": {name: summary(array) for name, array in outputs.items()}, "written": out and str(out)}
+    data: dict[str, Any] = {
+        "id": model.bundle.id,
+        "device": model.device.name,
+        "inputs": inputs or "samples",
+        "outputs": {name: summary(array) for name, array in outputs.items()},
+        "written": None if out is None else str(out),
+    }
     if errors:
         data["errors"] = errors
     return Answer(data, lambda console: _render(data, console))
 
 
 def summary(array: np.ndarray) -> dict[str, Any]:
-    """What a person wants to know of an output; `top` holds each sample's largest values where it is one row of them."""
+    """What a person wants to know of an output; `top`: the largest values of each sample, where it is a row."""
     import numpy as np
 
     told: dict[str, Any] = {"dtype": str(array.dtype), "shape": list(array.shape)}
@@ -68,7 +73,9 @@ def summary(array: np.ndarray) -> dict[str, Any]:
         told |= {"min": float(kept.min()), "max": float(kept.max()), "mean": float(kept.mean())}
     if array.ndim == 2 and finite.all():
         order = np.argsort(-numbers, axis=1, kind="stable")[:, :TOP]
-        told["top"] = [[{"index": int(i), "value": float(row[i])} for i in best] for row, best in zip(numbers, order, strict=True)]
+        told["top"] = [
+            [{"index": int(i), "value": float(row[i])} for i in best] for row, best in zip(numbers, order, strict=True)
+        ]
     return told
 
 
