@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @script(Opset("edgetok", 1), default_opset=op)
 def BipartiteMatch(a, b, bias_a, bias_b):  # type: ignore[no-untyped-def]
-    """a (B, A, d), b (B, K, d), bias_a (B or 1, A or 1), bias_b (B or 1, K or 1) -> order (B, A), match (B, A) int64."""
+    """a (B, A, d), b (B, K, d), bias_a (1 or B, 1 or A), bias_b (1 or B, 1 or K) to order, match (B, A) int64."""
     last = op.Constant(value_ints=[-1])
     scores = op.MatMul(a, op.Transpose(b, perm=[0, 2, 1])) + op.Unsqueeze(bias_b, op.Constant(value_ints=[1]))
     best = op.ReduceMax(scores, last, keepdims=0) + bias_a  # (B, A)

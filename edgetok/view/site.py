@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 
-
 EPSILON = 1e-12
 
 

@@ -175,8 +175,8 @@ class TransformerView:
         op = g.Emitter(self.model.graph)
         padded = self.mask is Mask.KEY_PADDING
         site = Site(
-            op, hidden, self.model.graph.inputs[0], block.query, block.key, block.value, stage.size, padded, stage.tokens, self.prefix, count,
-            block.index, len(self.blocks),
+            op, hidden, self.model.graph.inputs[0], block.query, block.key, block.value, stage.size, padded,
+            stage.tokens, self.prefix, count, block.index, len(self.blocks),
         )  # fmt: skip
         selection = select(site)
         kept, size = stage.tokens - count, stage.size
@@ -218,7 +218,8 @@ class TransformerView:
         if size is None or not (selection.proportional or padded):
             return None
         row: ir.Value = op.Reshape(size, np.array([0, 1, 1, -1]))
-        bias: object = op.Log(op.Max(row, np.float32(1)) if padded else row) if selection.proportional else np.float32(0)
+        real = op.Max(row, np.float32(1)) if padded else row
+        bias: object = op.Log(real) if selection.proportional else np.float32(0)
         if padded:
             bias = op.Where(op.Greater(row, np.float32(0)), bias, np.float32(BARRED))
         return op.Cast(bias, to=dtype)
