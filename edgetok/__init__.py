@@ -1,9 +1,9 @@
 """Make a transformer smaller and faster for an edge device, as one portable bundle that checks itself.
 
-    import edgetok
-    bundle = edgetok.export("zoo:dinov2-style-s14", out="small", reduce=["tome:r=16"])
-    outputs = edgetok.load("small").run({"input_image": image})
-    report = edgetok.profile("small", against="zoo:dinov2-style-s14")
+import edgetok
+bundle = edgetok.export("zoo:dinov2-style-s14", out="small", reduce=["tome:r=16"])
+outputs = edgetok.load("small").run({"input_image": image})
+report = edgetok.profile("small", against="zoo:dinov2-style-s14")
 """
 
 from pathlib import Path

@@ -69,7 +69,9 @@ def select(site: Site, config: Config) -> Selection:
     energy = _energy(site, unit, padding, config)
     _, ranked = op.TopK(energy, np.array([free]), axis=1, outputs=2)  # (B, T), the highest energy first
     mergeable = free if config.ranks_pairs(site.block, site.blocks) else 2 * r
-    a, b = (op.Slice(ranked, np.array([start]), np.array([mergeable]), np.array([1]), np.array([2])) for start in (0, 1))
+    a, b = (
+        op.Slice(ranked, np.array([start]), np.array([mergeable]), np.array([1]), np.array([2])) for start in (0, 1)
+    )
     bias: list[object] = [np.zeros((1, 1), np.float32)] * 2
     if padding is not None:
         bias = [
@@ -91,7 +93,9 @@ def _energy(site: Site, unit: ir.Value, padding: ir.Value | None, config: Config
     """(B, T) fp32: neighbours differ by 1e-6 at 197 tokens, so half precision would be noise."""
     op, margin = site.op, config.at(site.block, site.blocks)
     cosine = op.MatMul(unit, op.Transpose(unit, perm=[0, 2, 1]))
-    score = op.Elu(op.Sub(cosine, np.float32(margin)), alpha=config.alpha)  # above the margin s - m, else alpha (e^. - 1)
+    score = op.Elu(
+        op.Sub(cosine, np.float32(margin)), alpha=config.alpha
+    )  # above the margin s - m, else alpha (e^. - 1)
     if config.variant == "paper":
         score = op.Where(op.GreaterOrEqual(cosine, np.float32(margin)), cosine, score)
     if padding is None:
@@ -138,7 +142,8 @@ def energies(metric: torch.Tensor, padding: torch.Tensor, margin: float, config:
 
 TECHNIQUE = Technique(
     summary="merge tokens that many others resemble, protect those that stand alone",
-    paper="Accelerating Transformers with Spectrum-Preserving Token Merging, https://arxiv.org/abs/2405.16148, section 3.2",
+    paper="Accelerating Transformers with Spectrum-Preserving Token Merging, "
+    "https://arxiv.org/abs/2405.16148, section 3.2",
     config=Config,
     select=select,
     reference=reference,

@@ -78,7 +78,9 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
     metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
     padding = (state.size[..., 0] == 0).to(metric.dtype)
     a, b = (torch.tensor(list(positions)) for positions in sets(state.prefix, tokens))
-    order, match = match_tokens(metric[:, a], metric[:, b], PADDING_FIRST * padding[:, a], -PADDING_FIRST * padding[:, b])
+    order, match = match_tokens(
+        metric[:, a], metric[:, b], PADDING_FIRST * padding[:, a], -PADDING_FIRST * padding[:, b]
+    )
     gone, left = order[:, :count], order[:, count:]
     if state.prefix:
         left = left.sort(dim=-1).values

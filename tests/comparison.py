@@ -54,9 +54,7 @@ class Reduced:
         return outputs, choices
 
 
-def reduce(
-    data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | None = None, more: int = 0
-) -> Reduced:
+def reduce(data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | None = None, more: int = 0) -> Reduced:
     """Reduce a captured graph by a technique.
 
     Args:
@@ -106,14 +104,14 @@ def compare(reduced: Reduced, family: str, module: torch.nn.Module, feeds: dict[
     plain = single.run(module, feeds, torch.float32)
     ties = 0
     for state, rounded, own, choice in zip(exact.states, single.states, exact.chosen, choices, strict=True):
-        ties += check_choice(choice, own, state, rounded, lambda s, c=choice: technique.reference(s, c[1].shape[1], config))
+        ties += check_choice(
+            choice, own, state, rounded, lambda s, c=choice: technique.reference(s, c[1].shape[1], config)
+        )
     check_values(got, wanted, plain)
     return ties
 
 
-def check_choice(
-    got: Choice, wanted: Choice, state: State, rounded: State, choose: Callable[[State], Choice]
-) -> int:
+def check_choice(got: Choice, wanted: Choice, state: State, rounded: State, choose: Callable[[State], Choice]) -> int:
     """The same tokens go, into the same tokens, and those that stay stand in the same order.
 
     A difference is excused where the reference's own choice moves when its keys are moved by as much as their rounding.
@@ -150,7 +148,10 @@ def fate(choice: Choice) -> torch.Tensor:
 
 
 def check_values(
-    got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], relative: float = RELATIVE
+    got: dict[str, torch.Tensor],
+    wanted: dict[str, torch.Tensor],
+    plain: dict[str, torch.Tensor],
+    relative: float = RELATIVE,
 ) -> None:
     """For every sample of every output: the error is at most twice PyTorch's own, or `relative`.
 
@@ -174,4 +175,3 @@ def unreduced(data: bytes, module: torch.nn.Module, feeds: dict[str, torch.Tenso
     check_values(
         run(session(data), feeds), hooks.run(module, feeds, torch.float64), hooks.run(module, feeds, torch.float32)
     )
-

@@ -57,7 +57,9 @@ class Reference:
     states: list[State] = field(default_factory=list)
     chosen: list[Choice] = field(default_factory=list)
 
-    def run(self, module: torch.nn.Module, feeds: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def run(
+        self, module: torch.nn.Module, feeds: dict[str, torch.Tensor], dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
         """The module's outputs, computed in a type, with tokens reduced and restored."""
         module = copy.deepcopy(module).to(dtype)
         blocks = [block for name, block in module.named_modules() if re.search(r"(^|\.)layers?\.\d+$", name)]

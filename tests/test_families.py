@@ -8,7 +8,10 @@ from tests import families
 from tests.comparison import check_values, compare, reduce, unreduced
 from tests.families import captured
 
-SPECS = [f"{name}:r=4" for name in technique.names()] + ["tome:keep=0.4,proportional=false", "pitome:ratio=0.85,variant=code"]
+SPECS = [f"{name}:r=4" for name in technique.names()] + [
+    "tome:keep=0.4,proportional=false",
+    "pitome:ratio=0.85,variant=code",
+]
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

@@ -49,7 +49,11 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
     expected = {"edgetok/py.typed"}
     for folder in ("edgetok", *MAPPED):
         inside = "" if folder == "edgetok" else "edgetok/"
-        files = [file for kind in ("*.py", "*.toml", "*.cpp", "*.h", "*.cu") for file in (ROOT / folder).rglob(kind)]
+        files = [
+            file
+            for kind in ("*.py", "*.toml", "*.json", "*.cpp", "*.h", "*.cu")
+            for file in (ROOT / folder).rglob(kind)
+        ]
         expected |= {inside + file.relative_to(ROOT).as_posix() for file in files}
     assert any(name.startswith("edgetok/devices/") and name.endswith(".toml") for name in expected)
     assert {name for name in contents(wheel) if ".dist-info/" not in name} == expected

@@ -1,6 +1,5 @@
 """Every rule on its own examples, the rules against onnxruntime itself, and what lint makes of files."""
 
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -100,7 +99,7 @@ def write(path, location="weights.bin", size=16):
     """A model whose one weight lies in another file."""
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 23]> '
-        'g (float[4] x) => (float[4] y) <float[4] w = {1,2,3,4}> { y = Add(x, w) }'
+        "g (float[4] x) => (float[4] y) <float[4] w = {1,2,3,4}> { y = Add(x, w) }"
     )
     weight = model.graph.initializer[0]
     weight.ClearField("float_data")

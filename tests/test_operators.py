@@ -45,7 +45,9 @@ def attributes_of(name: str, args: tuple[object, ...]) -> dict[str, object]:
 @pytest.mark.parametrize(("name", "case", "args"), CASES, ids=[f"{n}-{c}" for n, c, _ in CASES])
 def test_function_equals_reference(name, case, args):
     got = run_function(name, args, attributes_of(name, args))
-    wanted = plugins.load(name).reference(*(a.double() if torch.is_tensor(a) and a.is_floating_point() else a for a in args))
+    wanted = plugins.load(name).reference(
+        *(a.double() if torch.is_tensor(a) and a.is_floating_point() else a for a in args)
+    )
     for array, tensor in zip(got, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
         np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -58,7 +60,9 @@ def test_equal_scores_take_the_lower_index():
 
 def test_a_sample_that_is_not_finite_stays_alone():
     a, b, bias_a, bias_b = dict(plugins.load("bipartite_match").cases())["odd"]
-    order, match = run_function("bipartite_match", (a.index_fill(0, torch.tensor(1), float("nan")), b, bias_a, bias_b), {})
+    order, match = run_function(
+        "bipartite_match", (a.index_fill(0, torch.tensor(1), float("nan")), b, bias_a, bias_b), {}
+    )
     clean_order, clean_match = run_function("bipartite_match", (a, b, bias_a, bias_b), {})
     assert sorted(order[1]) == list(range(16)) and match.min() >= 0 and match.max() < 15
     np.testing.assert_array_equal(order[[0, 2]], clean_order[[0, 2]])

@@ -71,7 +71,9 @@ def test_one_new_file_is_a_technique(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(technique, "find_spec", lambda name: spec)
     monkeypatch.setattr(exporters, "__path__", [str(tmp_path), *exporters.__path__])  # sources/ stays where it is
     assert "first-ones" in technique.names()
-    bundle = edgetok.export("tests.families:small_vit", out=tmp_path / "out", reduce=["first-ones:r=4,seed=1"], min_cosine=-1)
+    bundle = edgetok.export(
+        "tests.families:small_vit", out=tmp_path / "out", reduce=["first-ones:r=4,seed=1"], min_cosine=-1
+    )
     assert bundle.manifest.recipe.reduce == ("first-ones:r=4,seed=1",)
     assert [step.tokens_out for step in bundle.manifest.schedule] == [61, 57, 53, 49]
     assert max(edgetok.load(tmp_path / "out").check().values()) == 0

@@ -1,4 +1,4 @@
-"""The table of verdicts: on which families token reduction works, and what it refuses, with node, reason and way out."""
+"""The table of verdicts: where token reduction works, and what it refuses, with node, reason and way out."""
 
 from pathlib import Path
 
@@ -66,7 +66,11 @@ def test_foreign_dinov2_works():
 @pytest.mark.parametrize(
     ("size", "reason", "way_out"),
     [
-        ((48, 320), "is a distribution over classes at every position, as for CTC", "would repeat and misplace symbols"),
+        (
+            (48, 320),
+            "is a distribution over classes at every position, as for CTC",
+            "would repeat and misplace symbols",
+        ),
         (None, "the number of tokens is not fixed", "fix it with --size"),
     ],
 )

@@ -56,8 +56,8 @@ def command(
             source,
             out=out,
             reduce=reduce or (),
-            dtype=dtype,
-            emit=emit,
+            dtype=dtype,  # type: ignore[arg-type]  # api says what is accepted
+            emit=emit,  # type: ignore[arg-type]
             batch=batch,
             length=length,
             size=None if picture is None else pixels(picture),

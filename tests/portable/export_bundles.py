@@ -9,8 +9,8 @@ from pathlib import Path
 
 import edgetok
 
-SOURCES = {  # name: source, tokens dropped in each block, options
-    "vit": ("models:vit_small", 13, {}),
+SOURCES = {  # name: source, tokens that go from each block, options
+    "vit": ("models:vit_small", 13, {"min_cosine": -1}),  # its weights are random
     "dinov2": ("zoo:dinov2-style-s14", 16, {}),
     "minilm": ("zoo:minilm", 4, {"length": 64}),
 }
