@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -13,6 +12,7 @@ import torch
 
 from edgetok import graph as g
 from edgetok import plugins
+from edgetok.retype import retype
 from edgetok.technique import Selection, Spec, State, load
 from edgetok.view import TransformerView
 from edgetok.view.site import Site
@@ -54,17 +54,17 @@ class Reduced:
         return outputs, choices
 
 
-def reduce(data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | None = None, more: int = 0) -> Reduced:
+def reduce(data: bytes, spec: Spec, dtype: str = "fp32") -> Reduced:
     """Reduce a captured graph by a technique.
 
     Args:
         data: the captured model.
         spec: technique, schedule and options.
-        select: in place of the technique's own.
-        more: tokens that go beyond the plan, in each block.
+        dtype: of the graph.
     """
     model = ir.from_proto(onnx.ModelProto.FromString(data))
-    select = select or load(spec.name).select
+    retype(model, dtype)
+    select = load(spec.name).select
     view = TransformerView.of(model)
     plan, _ = spec.schedule.resolve(view.tokens, view.prefix, len(view.blocks))
     selections: list[Selection] = []
@@ -73,7 +73,7 @@ def reduce(data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | N
         selections.append(select(site, spec.config))
         return selections[-1]
 
-    view.reduce({block: (count + more, recorded) for block, count in plan.items()})
+    view.reduce({block: (count, recorded) for block, count in plan.items()})
     for i, selection in enumerate(selections):
         for name in ("order", "destination"):
             value = getattr(selection, name)
@@ -83,8 +83,14 @@ def reduce(data: bytes, spec: Spec, select: Callable[[Site, Any], Selection] | N
     return Reduced(session(model), spec, plan)
 
 
-def compare(reduced: Reduced, family: str, module: torch.nn.Module, feeds: dict[str, torch.Tensor]) -> int:
-    """Compare a reduced graph with the hooked module.
+def compare(
+    reduced: Reduced,
+    family: str,
+    module: torch.nn.Module,
+    feeds: dict[str, torch.Tensor],
+    dtype: torch.dtype = torch.float32,
+) -> int:
+    """Compare a reduced graph with the hooked module, computed in fp64 and in the graph's type.
 
     Returns:
         How many choices differ because their scores are equal to within rounding.
@@ -101,7 +107,7 @@ def compare(reduced: Reduced, family: str, module: torch.nn.Module, feeds: dict[
         assert ((destination >= 0) & (destination < kept)).all(), "a destination that does not exist"
     exact, single = (Reference(family, technique, config, reduced.plan, forced=choices) for _ in range(2))
     wanted = exact.run(module, feeds, torch.float64)
-    plain = single.run(module, feeds, torch.float32)
+    plain = single.run(module, feeds, dtype)
     ties = 0
     for state, rounded, own, choice in zip(exact.states, single.states, exact.chosen, choices, strict=True):
         ties += check_choice(
@@ -170,8 +176,9 @@ def check_values(
             assert error <= allowed, f"{name}, sample {sample}: error {error:.1e}, allowed {allowed:.1e}"
 
 
-def unreduced(data: bytes, module: torch.nn.Module, feeds: dict[str, torch.Tensor]) -> None:
-    """Compare a captured graph with its module."""
-    check_values(
-        run(session(data), feeds), hooks.run(module, feeds, torch.float64), hooks.run(module, feeds, torch.float32)
-    )
+def unreduced(
+    data: bytes, module: torch.nn.Module, feeds: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32
+) -> None:
+    """Compare a captured graph with its module, computed in fp64 and in the graph's type."""
+    wanted, plain = (hooks.run(module, feeds, each) for each in (torch.float64, dtype))
+    check_values(run(session(data), feeds), wanted, plain)
