@@ -77,6 +77,8 @@ def check_inputs(inputs: "Mapping[str, np.ndarray]", specs: "Sequence[TensorSpec
         if spec.name not in inputs:
             raise InputError(f"nothing was given for input {spec.name!r}: {_accepted([spec])}")
         array = inputs[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"input {spec.name!r} is a {type(array).__name__}: give a numpy array of {spec.dtype}")
         _check_type_and_shape(spec, array.dtype, array.shape, sizes)
         # ml_dtypes' bfloat16 is of kind "V", like structured arrays, but isfinite takes it
         finite = np.isfinite(array) if array.dtype.kind in "fcV" else np.True_

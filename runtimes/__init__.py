@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
 
 from edgetok.errors import UnknownName, UsageError
-from edgetok.feeds import check_feeds
+from edgetok.inputs import check_inputs
 from edgetok.model import TensorSpec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Runtime(ABC):
 
     def prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
         """Check the feeds once; what is returned runs without checks, and is what gets timed."""
-        check_feeds(feeds, self.inputs)
+        check_inputs(feeds, self.inputs)
         return lambda: self._run(feeds)
 
     def describe(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ class Runtime(ABC):
 
     def profile(self, feeds: "Feeds", *, warm_up: int, runs: int) -> "list[ProfiledRun]":
         """Run with the runtime's own profiler on, in a session of its own: when every node ran, and for how long."""
-        check_feeds(feeds, self.inputs)
+        check_inputs(feeds, self.inputs)
         return self._profile(feeds, warm_up, runs)
 
     @abstractmethod
