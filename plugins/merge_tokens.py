@@ -28,14 +28,10 @@ SMALLEST = 1e-4  # divides the zeros of merged padding; real sizes are 1 and mor
 @script(Opset("edgetok", 1), default_opset=op)
 def MergeTokens(x, size, order, destination, kept: int):  # type: ignore[no-untyped-def]
     """x (B, N, C), size (B, N, 1), order (B, N), destination (B, r) -> (B, kept, C), (B, kept, 1)."""
-    axis = op.Constant(value_ints=[1])
-    last = op.Constant(value_ints=[-1])
-    start = op.Constant(value_ints=[0])
-    end = op.Constant(value_ints=[9223372036854775807])
     count = op.Constant(value_int=kept)
-    split = op.Reshape(count, axis)
-    stay = op.Unsqueeze(op.Slice(order, start, split, axis), last)  # (B, kept, 1)
-    go = op.Unsqueeze(op.Slice(order, split, end, axis), last)  # (B, r, 1)
+    rest = op.Shape(destination, start=1, end=2)
+    parts = op.Concat(op.Reshape(count, op.Constant(value_ints=[1])), rest, axis=0)
+    stay, go = op.Split(op.Unsqueeze(order, op.Constant(value_ints=[-1])), parts, axis=1)  # (B, kept, 1), (B, r, 1)
     size_stay = op.GatherND(size, stay, batch_dims=1)
     size_go = op.GatherND(size, go, batch_dims=1)
     hit = op.OneHot(destination, count, op.Constant(value_floats=[0.0, 1.0]), axis=1)  # (B, kept, r)

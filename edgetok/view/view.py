@@ -197,16 +197,15 @@ class TransformerView:
             g.typed(size, ir.DataType.FLOAT, ["batch", kept, 1])
         for node, place in uses:
             node.replace_input_with(place, reduced)
-        rows = self._rows(op, stage, selection, kept)
+        rows = self._rows(site, stage, selection, kept)
         bias = self._bias(op, size, selection, padded, hidden.dtype)
         hidden.meta.update(reduced=reduced, rows=rows, bias=bias)
         return Stage(kept, size, rows, bias)
 
-    def _rows(self, op: g.Emitter, stage: Stage, selection: Selection, kept: int) -> ir.Value:
+    def _rows(self, site: Site, stage: Stage, selection: Selection, kept: int) -> ir.Value:
         """(B, N): for each original token its row behind this reduction."""
-        here = op.Slice(selection.order, np.array([0]), np.array([kept]), np.array([1]))
-        stay = op.Add(op.Mul(here, np.array(0)), np.arange(kept)[None])  # (B, kept)
-        target = op.Concat(stay, selection.destination, axis=1)
+        op = site.op
+        target = op.Concat(site.per_sample(np.arange(kept)), selection.destination, axis=1)
         step = op.ScatterElements(selection.order, selection.order, target, axis=1)
         rows = step if stage.rows is None else op.GatherElements(step, stage.rows, axis=1)
         return g.typed(rows, ir.DataType.INT64, ["batch", self.tokens])
