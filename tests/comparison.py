@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -18,6 +19,8 @@ from edgetok.view import TransformerView
 from edgetok.view.site import Site
 from tests import hooks
 from tests.hooks import Choice, Reference
+
+Select = Callable[[Site, Any], Selection]
 
 RELATIVE = 1e-4
 PERTURBATIONS = 24
@@ -54,17 +57,19 @@ class Reduced:
         return outputs, choices
 
 
-def reduce(data: bytes, spec: Spec, dtype: str = "fp32") -> Reduced:
+def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None = None, more: int = 0) -> Reduced:
     """Reduce a captured graph by a technique.
 
     Args:
         data: the captured model.
         spec: technique, schedule and options.
         dtype: of the graph.
+        select: in place of the technique's own graph form.
+        more: tokens that go beyond the plan, in each block.
     """
     model = ir.from_proto(onnx.ModelProto.FromString(data))
     retype(model, dtype)
-    select = load(spec.name).select
+    select = select or load(spec.name).select
     view = TransformerView.of(model)
     plan, _ = spec.schedule.resolve(view.tokens, view.prefix, len(view.blocks))
     selections: list[Selection] = []
@@ -73,7 +78,7 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32") -> Reduced:
         selections.append(select(site, spec.config))
         return selections[-1]
 
-    view.reduce({block: (count, recorded) for block, count in plan.items()})
+    view.reduce({block: (count + more, recorded) for block, count in plan.items()})
     for i, selection in enumerate(selections):
         for name in ("order", "destination"):
             value = getattr(selection, name)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import BertModel
 
-from edgetok import technique, zoo
+from edgetok import plugins, technique, zoo
 from edgetok.exporters.sources import CaptureOptions, capture
 from edgetok.retype import retype
+from edgetok.transform import transform
 from tests import families
-from tests.comparison import check_values, compare, reduce, unreduced
+from tests.comparison import check_values, compare, reduce, run, session, unreduced
 from tests.families import captured
 
 SPECS = [f"{name}:r=4" for name in technique.names()] + [
@@ -53,6 +54,31 @@ def test_half_precision(family, dtype):
         print(f"{family}, {dtype}: {ties} choices between equal scores")
 
 
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("family", ["deit", "bert", "wav2vec2-masked"])
+def test_every_technique_in_fp16(family, spec):
+    data, module = captured(family)
+    ties = compare(
+        reduce(data, technique.parse(spec), "fp16"), family, module, families.feeds(family, 3), torch.float16
+    )
+    print(f"{family}, {spec}, fp16: {ties} choices between equal scores")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_what_is_exported_is_what_was_compared(family, spec):
+    """Tidying, function bodies and names change nothing, and the graph passes ONNX's own checker."""
+    data, _ = captured(family)
+    feeds, asked = families.feeds(family, 3), technique.parse(spec)
+    compared, _ = reduce(data, asked).run(feeds)
+    exported = transform(ir.from_proto(onnx.ModelProto.FromString(data)), [asked], dtype="fp32", emit="full").model
+    plugins.add_functions(exported)
+    onnx.checker.check_model(ir.to_proto(exported), full_check=True)
+    check_values(
+        run(session(exported), feeds), {name: value.double() for name, value in compared.items()}, compared, 1e-6
+    )
+
+
 @pytest.mark.parametrize("name", technique.names())
 @pytest.mark.parametrize("family", ["vit", "whisper", "wav2vec2"])
 def test_a_sample_that_is_not_finite_stays_alone(family, name):
@@ -61,7 +87,12 @@ def test_a_sample_that_is_not_finite_stays_alone(family, name):
     reduced = reduce(data, technique.parse(f"{name}:r=4"))
     feeds = families.feeds(family, 3)
     spoilt = {key: value.index_fill(0, torch.tensor([1]), float("nan")) for key, value in feeds.items()}
-    clean, dirty = reduced.run(feeds)[0], reduced.run(spoilt)[0]
+    (clean, own), (dirty, choices) = reduced.run(feeds), reduced.run(spoilt)
+    for (order, destination), (clean_order, clean_destination) in zip(choices, own, strict=True):
+        assert (order.sort(dim=1).values == torch.arange(order.shape[1])).all()
+        assert destination.min() >= 0 and destination.max() < order.shape[1] - destination.shape[1]
+        assert torch.equal(order[[0, 2]], clean_order[[0, 2]])
+        assert torch.equal(destination[[0, 2]], clean_destination[[0, 2]])
     for output in clean:
         assert torch.equal(clean[output][[0, 2]], dirty[output][[0, 2]])
         assert not dirty[output][1].isfinite().any()

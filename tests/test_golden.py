@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from edgetok import graph as g
 from edgetok import plugins, technique
 from edgetok.exporters import pitome
 from edgetok.exporters.sources.pytorch import capture_module
@@ -18,6 +19,8 @@ from edgetok.model import Origin
 from edgetok.plugins import merge_tokens
 from edgetok.technique import State
 from edgetok.transform import transform
+from edgetok.view.site import Site
+from tests.comparison import run, session
 
 GOLDEN = Path(__file__).parent / "golden"
 VALUES = 2e-5  # the published code ran in fp32
@@ -61,6 +64,47 @@ def test_pitome():
     merged, size = merge_tokens.reference(golden["x"], torch.ones(1, 197, 1), order, destination)
     torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
     torch.testing.assert_close(size, golden["size_out"])
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "block", "blocks"),
+    [
+        ("tome_bsm_r13", "tome:r=13", 0, 1),
+        ("tome_bsm_small_r7", "tome:r=7", 0, 1),
+        ("pitome_full_r0.925", "pitome:r=14,variant=code,margin=0.9", 1, 2),  # a block of the second half, at 0.45
+    ],
+)
+def test_graph_forms(name: str, spec: str, block: int, blocks: int):
+    """The graph form alone, on onnxruntime: the same tokens end in the same rows, with the same values."""
+    golden, asked = arrays(name), technique.parse(spec)
+    feeds = {"x": golden["x"], "keys": golden["metric"][:, None]}
+    x, keys = (g.typed(ir.Value(name=key), ir.DataType.FLOAT, list(value.shape)) for key, value in feeds.items())
+    graph = ir.Graph([x, keys], [], nodes=[], opset_imports={"": g.OPSET}, name="one")
+    op, (batch, tokens, _), r = g.Emitter(graph), feeds["x"].shape, int(asked.schedule.r)
+    site = Site(op, x, x, keys, keys, keys, None, False, tokens, 1, r, block, blocks)
+    chosen = technique.load(asked.name).select(site, asked.config)
+    ones = np.ones((batch, tokens, 1), np.float32)
+    merged = op.MergeTokens(x, ones, chosen.order, chosen.destination, domain="edgetok", kept=tokens - r, outputs=2)
+    for value, label in zip((chosen.order, chosen.destination), ("order", "destination"), strict=True):
+        value.name = label
+        graph.outputs.append(g.typed(value, ir.DataType.INT64, [None, None]))
+    for value, label in zip(merged, ("x_merged", "size_out"), strict=True):
+        value.name = label
+        graph.outputs.append(g.typed(value, ir.DataType.FLOAT, [None, None, None]))
+    model = ir.Model(graph, ir_version=g.IR_VERSION)
+    plugins.add_functions(model)
+    got = run(session(model), feeds)
+    ours, theirs = rows(got["order"], got["destination"]), golden["token_to_merged"].long()
+    if asked.name == "tome":  # PiToMe's rows stand in the order of energies, which lie 1e-6 apart
+        assert torch.equal(ours, theirs)
+    for sample in range(batch):  # each row of ours belongs to one of theirs
+        assert len(set(zip(ours[sample].tolist(), theirs[sample].tolist(), strict=True))) == tokens - r
+    for key in ("x_merged", "size_out"):
+        spread = [
+            value.gather(1, where[..., None].expand(-1, -1, value.shape[2]))
+            for value, where in ((got[key], ours), (golden[key], theirs))
+        ]
+        torch.testing.assert_close(*spread, rtol=0, atol=VALUES)
 
 
 class Block(torch.nn.Module):

@@ -1,16 +1,20 @@
-"""Every one of these mistakes must be noticed by the comparison with the published code's arrays."""
+"""Every one of these mistakes, made in the graph alone, must be noticed by the comparisons that tests rely on."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 
 from edgetok import plugins, technique
 from edgetok.exporters import pitome, tome
+from edgetok.technique import Selection
 from edgetok.view.site import Site
+from tests.comparison import Select, compare, reduce
+from tests.families import captured, feeds
 from tests.test_golden import PITOME, TOME, check_stack
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -83,3 +87,79 @@ def test_nothing_is_noticed_where_nothing_is_wrong(stack: tuple[str, int, str], 
     module = {"tome": tome, "pitome": pitome}[technique.parse(stack[2]).name]
     selecting(module, lambda site: site)(monkeypatch)
     check_stack(*stack)
+
+
+def sound(name: str) -> Select:
+    return technique.load(name).select
+
+
+def at_another_site(**change: str | int) -> Callable[[str], Select]:
+    """The technique sees another site; a value that is a name is taken from that place of the site."""
+
+    def mutant(name: str) -> Select:
+        def select(site: Site, config: Any) -> Selection:
+            new = {key: getattr(site, value) if isinstance(value, str) else value for key, value in change.items()}
+            return sound(name)(dataclasses.replace(site, **new), config)
+
+        return select
+
+    return mutant
+
+
+def with_another_option(**change: object) -> Callable[[str], Select]:
+    return lambda name: lambda site, config: sound(name)(site, dataclasses.replace(config, **change))
+
+
+def not_proportional(name: str) -> Select:
+    return lambda site, config: dataclasses.replace(sound(name)(site, config), proportional=False)
+
+
+def with_shifted_split(name: str) -> Select:
+    def select(site: Site, config: Any) -> Selection:
+        with pytest.MonkeyPatch.context() as monkeypatch:  # the reference keeps the right one
+            shifted_split(monkeypatch)
+            return sound(name)(site, config)
+
+    return select
+
+
+IN_FAMILIES = {
+    "tome: CLS unprotected": ("tome", at_another_site(prefix=0)),
+    "tome: queries for keys": ("tome", at_another_site(key="query")),
+    "tome: no log size in attention": ("tome", not_proportional),
+    "tome: shifted split": ("tome", with_shifted_split),
+    "pitome: CLS unprotected": ("pitome", at_another_site(prefix=0)),
+    "pitome: queries for keys": ("pitome", at_another_site(key="query")),
+    "pitome: no log size in attention": ("pitome", not_proportional),
+    "pitome: another margin": ("pitome", with_another_option(margin=0.3)),
+    "pitome: the margin of another block": ("pitome", at_another_site(block=0)),
+    "random: CLS unprotected": ("random", at_another_site(prefix=0)),
+    "random: another seed": ("random", with_another_option(seed=1)),
+    "random: the same draw in every block": ("random", at_another_site(block=0)),
+}
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+@pytest.mark.parametrize("name", IN_FAMILIES)
+def test_is_noticed_in_a_family(name: str, family: str):
+    of, mutant = IN_FAMILIES[name]
+    data, module = captured(family)
+    with pytest.raises(AssertionError, match="other tokens are chosen|error"):
+        compare(reduce(data, technique.parse(f"{of}:r=5"), select=mutant(of)), family, module, feeds(family, 3))
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+@pytest.mark.parametrize("name", technique.names())
+def test_a_token_too_many_is_noticed_in_a_family(name: str, family: str):
+    data, module = captured(family)
+    with pytest.raises(AssertionError, match="6 tokens go, not 5"):
+        compare(reduce(data, technique.parse(f"{name}:r=5"), more=1), family, module, feeds(family, 3))
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+@pytest.mark.parametrize("name", ["tome", "pitome"])
+def test_unweighted_merging_is_noticed_in_a_family(name: str, family: str, monkeypatch: pytest.MonkeyPatch):
+    unweighted(monkeypatch)
+    data, module = captured(family)
+    with pytest.raises(AssertionError, match="other tokens are chosen|error"):
+        compare(reduce(data, technique.parse(f"{name}:r=5")), family, module, feeds(family, 3))
