@@ -68,7 +68,7 @@ def export(
     from edgetok.fingerprint import cpu_features, tool_versions
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
-    from edgetok.transform import full_outputs, sample_inputs, transform
+    from edgetok.transform import aligned, sample_inputs, transform
 
     say = progress or (lambda _: None)
     for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
@@ -89,7 +89,7 @@ def export(
     add_functions(captured.model)
     say("comparing with the original")
     expected = _run(captured, feeds)
-    fidelity = compare_outputs(full_outputs(expected, original), original, feeds.get("attention_mask"))
+    fidelity = compare_outputs(*aligned(expected, original), feeds.get("attention_mask"))
     check_fidelity(fidelity, min_cosine)
     for note in done.notes:
         say(note)

@@ -112,6 +112,23 @@ def ancestors(values: Iterable[ir.Value | None]) -> set[ir.Node]:
     return seen
 
 
+def copies(graph: ir.Graph, source: ir.Value, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values, computed once more from `source` by copies of the nodes in between."""
+    copied: dict[ir.Value | None, ir.Value] = {source: source}
+    needed = ancestors(values)
+    for node in [node for node in graph if node in needed]:
+        if not any(value in copied for value in node.inputs):
+            continue
+        inputs = [copied.get(value, value) for value in node.inputs]
+        attributes = list(node.attributes.values())
+        copy = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=len(node.outputs))
+        graph.append(copy)
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.type = old.type
+            copied[old] = new
+    return [copied[value] for value in values]
+
+
 def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
     """(node, input index) of every use, in a fixed order."""
     return list(value.uses())

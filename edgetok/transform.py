@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
-    from edgetok.view.view import Select
 
 Progress = Callable[[str], None]
 
@@ -67,36 +65,39 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     steps: list[Step] = []
     notes: list[str] = []
     if view is not None and specs:
-        plan = _plan(view, specs, steps, notes)
-        view.reduce(plan, emit)
+        view.reduce(_plans(view, specs, steps, notes), emit)
     _tidy(model)
     name_nodes(model, view)
     return Transformed(model, view.tokens if view else 0, tuple(steps), tuple(notes))
 
 
-def _plan(
+def _plans(
     view: TransformerView, specs: Sequence[technique.Spec], steps: list[Step], notes: list[str]
-) -> dict[int, tuple[int, Select]]:
-    """What happens in which block."""
-    plan: dict[int, tuple[int, Select]] = {}
+) -> list[technique.Plan]:
+    """What each technique does in which block, one after the other, and then behind the encoder."""
+    plans: list[technique.Plan] = []
     tokens = view.tokens
-    for spec in sorted(specs, key=lambda spec: spec.schedule.first()):
-        counts, more = spec.schedule.resolve(tokens, view.prefix, len(view.blocks))
+    behind = [spec for spec in specs if technique.load(spec.name).where == "output"]
+    if len(behind) > 1:
+        raise UsageError(f"{behind[0].name} and {behind[1].name} both act behind the encoder: give one of them")
+    inside = sorted((spec for spec in specs if spec not in behind), key=lambda spec: spec.schedule.first())
+    for spec in inside:
+        chosen = technique.load(spec.name)
+        counts, more = spec.schedule.resolve(tokens, view.prefix, len(view.blocks), chosen.at_most)
         notes += more
-        select = technique.load(spec.name).select
         for block, count in counts.items():
-            if block in plan:
+            if any(block in plan.counts for plan in plans):
                 raise UsageError(f"two techniques reduce block {block}: give them different layers=")
-            plan[block] = (count, partial(_call, select, spec.config))
             steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
             tokens -= count
+        plans.append(technique.Plan(spec.name, chosen, spec.config, counts))
     if [step.block for step in steps] != sorted(step.block for step in steps):
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
-    return plan
-
-
-def _call(select: Callable[..., technique.Selection], config: object, site: object) -> technique.Selection:
-    return select(site, config)
+    for spec in behind:
+        count = spec.schedule.behind(tokens - view.prefix)
+        steps.append(Step(block=None, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
+        plans.append(technique.Plan(spec.name, technique.load(spec.name), spec.config, {}, behind=count))
+    return plans
 
 
 def _tidy(model: ir.Model) -> None:
@@ -114,16 +115,27 @@ def _tidy(model: ir.Model) -> None:
         common.NameFixPass()(model)
 
 
-def full_outputs(outputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs as the original gives them: reduced tokens (B, N', C) are spread to their N places by `token_rows`."""
-    rows = outputs.get("token_rows")
-    full = dict(outputs)
-    for name, original in wanted.items():
-        if rows is not None and name in full and full[name].shape != original.shape:
-            import numpy as np
+def aligned(
+    outputs: Mapping[str, np.ndarray], originals: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Reduced outputs and the original's, token by token.
 
-            full[name] = np.take_along_axis(full[name], rows[..., None], axis=1)
-    return full
+    Reduced tokens (B, N', C) of blocks are spread to their N places by `token_rows`; of tokens that were kept behind
+    the encoder the originals are taken at `token_positions`.
+    """
+    import numpy as np
+
+    got, wanted = dict(outputs), dict(originals)
+    rows, positions = outputs.get("token_rows"), outputs.get("token_positions")
+    for name, original in originals.items():
+        if name not in got or got[name].shape == original.shape:
+            continue
+        if positions is not None:
+            whole = original.reshape(len(positions), -1, original.shape[-1])  # crops in one row
+            wanted[name] = np.take_along_axis(whole, positions[..., None], axis=1)
+        elif rows is not None:
+            got[name] = np.take_along_axis(got[name], rows[..., None], axis=1)
+    return got, wanted
 
 
 def sample_inputs(

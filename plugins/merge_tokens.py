@@ -61,7 +61,7 @@ def reference(
         x: (B, N - r, C) and size: (B, N - r, 1).
     """
     kept = order.shape[1] - destination.shape[1]
-    rows = (x * size).gather(1, order[..., None].expand_as(x))
+    rows = (x * size).gather(1, order[..., None].expand(-1, -1, x.shape[2]))
     sizes = size.gather(1, order[..., None])
     into = destination[..., None]
     total = rows[:, :kept].scatter_add(1, into.expand(-1, -1, x.shape[2]), rows[:, kept:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from edgetok.plugins.merge_tokens import reference as merge_tokens
-from edgetok.technique import State, Technique
+from edgetok.plugins.sum_tokens import reference as sum_tokens
+from edgetok.technique import Selection, State, Technique
 
-Choice = tuple[torch.Tensor, torch.Tensor]  # order (B, N), destination (B, r)
+Choice = Selection[torch.Tensor]
 
 # Where a block holds the residual stream behind its attention: what a submodule reads, or what it gives.
 STREAM = {
@@ -43,9 +44,9 @@ class Reference:
         family: the key into STREAM and PREFIX.
         technique: what chooses the tokens.
         config: its options.
-        plan: {block: how many tokens go}.
-        forced: choices to apply instead of the reference's own, one per reduced block.
-        states: what the technique saw, one per reduced block.
+        plan: {block: how many tokens go}; for a technique behind the encoder {number of blocks: how many}.
+        forced: the tensors of choices to apply instead of the reference's own, one per reduction.
+        states: what the technique saw, one per reduction.
         chosen: what it chose.
     """
 
@@ -60,21 +61,28 @@ class Reference:
     def run(
         self, module: torch.nn.Module, feeds: dict[str, torch.Tensor], dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
-        """The module's outputs, computed in a type, with tokens reduced and restored."""
+        """The module's outputs, computed in a type, with tokens reduced, and restored unless they are given out."""
         module = copy.deepcopy(module).to(dtype)
-        blocks = [block for name, block in module.named_modules() if re.search(r"(^|\.)layers?\.\d+$", name)]
+        self.blocks = [block for name, block in module.named_modules() if re.search(r"(^|\.)layers?\.\d+$", name)]
         path, side = STREAM[self.family]
+        self.prefix = PREFIX.get(self.family, 0)
         self.size: torch.Tensor | None = None
         self.rows: torch.Tensor | None = None
-        for index, block in enumerate(blocks):
+        self.memory: torch.Tensor | None = None
+        self.weights: torch.Tensor | None = None  # of attention, in place of the softmax
+        self.proportional, self.probing = True, False
+        for index, block in enumerate(self.blocks):
             submodule = block.get_submodule(path)
             if side == "output":
-                submodule.register_forward_hook(lambda _, args, out, i=index: self._reduce(out, i, len(blocks)))
+                submodule.register_forward_hook(lambda _, args, out, i=index: self._behind_attention(out, i))
             else:  # the block adds this very tensor again behind the MLP: it is replaced in place
-                submodule.register_forward_pre_hook(lambda _, args, i=index: self._replace(args[0], i, len(blocks)))
-        blocks[-1].register_forward_hook(lambda _, args, out: self._restore(out))
+                submodule.register_forward_pre_hook(lambda _, args, i=index: self._replace(args[0], i))
+            if self.technique.where == "start" and index in self.plan:
+                block.register_forward_pre_hook(lambda _, args, i=index: self._start(args, i))
+        self.blocks[-1].register_forward_hook(lambda _, args, out: self._restore(out))
         with torch.no_grad(), _Attention(self):
-            return named(module(**cast(feeds, dtype)))
+            outputs = named(module(**cast(feeds, dtype)))
+        return self._give_out(outputs) if self.technique.where == "output" else outputs
 
     def attend(
         self,
@@ -89,42 +97,118 @@ class Reference:
     ) -> torch.Tensor:
         """Attention in which a token counts as often as the tokens merged into it, and padding not at all."""
         assert not is_causal and not enable_gqa and dropout_p == 0
-        self.keys = key
+        self.heads = (query, key, value)
+        self.scale = key.shape[-1] ** -0.5 if scale is None else scale
         if self.size is None:
             real = torch.ones_like(key[:, 0, :, 0]) if attn_mask is None else attn_mask[:, 0, 0].to(key.dtype)
             assert attn_mask is None or attn_mask.dtype is torch.bool
             self.size = real[..., None]
-        counts = self.size if self.technique.proportional(self.config) else (self.size > 0).to(self.size.dtype)
-        scores = query @ key.mT * (key.shape[-1] ** -0.5 if scale is None else scale)
-        return (scores + counts.log()[:, None, None, :, 0]).softmax(-1) @ value  # log 0 bars padding
+        if self.weights is not None and not self.probing:
+            weights, self.weights = self.weights, None
+            return weights @ value
+        return (query @ key.mT * self.scale + self._bias()).softmax(-1) @ value
 
-    def _replace(self, hidden: torch.Tensor, block: int, blocks: int) -> None:
-        hidden.data = self._reduce(hidden, block, blocks)
-
-    def _reduce(self, hidden: torch.Tensor, block: int, blocks: int) -> torch.Tensor:
-        if block not in self.plan:
-            return hidden
+    def _bias(self) -> torch.Tensor:
+        """(B, 1, 1, N): log 0 bars padding."""
         assert self.size is not None
-        state = State(hidden.clone(), self.size, self.keys, PREFIX.get(self.family, 0), block, blocks)
+        counts = self.size if self.proportional else (self.size > 0).to(self.size.dtype)
+        return counts.log()[:, None, None, :, 0]
+
+    def _state(self, hidden: torch.Tensor, block: int) -> State:
+        assert self.size is not None
+        return State(
+            hidden.clone(), self.size, *self.heads, self._bias(), self.scale, self.prefix, block, len(self.blocks),
+            self.memory,
+        )  # fmt: skip
+
+    def _start(self, args: tuple[torch.Tensor, ...], block: int) -> None:
+        """Reduce in front of a block, whose queries and keys are computed for that from all tokens."""
+        if self.probing:
+            return
+        hidden = args[0]
+        self.probing = True
+        self.blocks[block](hidden.clone(), *args[1:])
+        self.probing = False
+        hidden.data = self._reduce(hidden, block)
+
+    def _replace(self, hidden: torch.Tensor, block: int) -> None:
+        hidden.data = self._behind_attention(hidden, block)
+
+    def _behind_attention(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        if self.probing:
+            return hidden
+        if self.technique.observe is not None:
+            self.memory = self.technique.observe.reference(self._state(hidden, block), self.memory, self.config)
+        if block not in self.plan or self.technique.where != "block":
+            return hidden
+        return self._reduce(hidden, block)
+
+    def _choose(self, state: State, block: int) -> Choice:
         choice = self.technique.reference(state, self.plan[block], self.config)
         self.states.append(state)
         self.chosen.append(choice)
-        order, destination = self.forced[len(self.chosen) - 1] if self.forced else choice
-        kept = order.shape[1] - destination.shape[1]
-        if self.technique.merge:
-            hidden, self.size = merge_tokens(hidden, self.size, order, destination)
-        else:
-            stay = order[:, :kept, None]
-            hidden, self.size = hidden.gather(1, stay.expand(-1, -1, hidden.shape[2])), self.size.gather(1, stay)
-        step = torch.empty_like(order)
-        step.scatter_(1, order, torch.cat([torch.arange(kept).expand(len(order), -1), destination], dim=1))
+        if self.forced is None:
+            return choice
+        forced, dtype = self.forced[len(self.chosen) - 1], state.hidden.dtype
+        floats = {n: v.to(dtype) for n in ("weight", "share", "attention") if (v := getattr(forced, n)) is not None}
+        return replace(choice, order=forced.order, destination=forced.destination, **floats)
+
+    def _reduce(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        state = self._state(hidden, block)
+        choice = self._choose(state, block)
+        assert choice.destination is not None and self.size is not None
+        kept = state.hidden.shape[1] - self.plan[block]
+        hidden, size = apply(choice, hidden, self.size, kept)
+        if self.memory is not None:
+            self.memory, _ = apply(
+                Selection(choice.order, choice.destination, choice.dropped), self.memory, self.size, kept
+            )
+        self.size, self.proportional, self.weights = size, choice.proportional, choice.attention
+        step = torch.empty_like(choice.order)
+        stay = torch.arange(kept).expand(len(step), -1)
+        step.scatter_(1, choice.order, torch.cat([stay, choice.destination], dim=1))
         self.rows = step if self.rows is None else step.gather(1, self.rows)
         return hidden
 
     def _restore(self, output: torch.Tensor) -> torch.Tensor:
-        if self.rows is None:
+        if self.rows is None or self.probing:
             return output
         return output.gather(1, self.rows[..., None].expand(-1, -1, output.shape[2]))
+
+    def _give_out(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Reduce the tokens behind the encoder."""
+        tokens = {name: value for name, value in outputs.items() if value.dim() == 3}
+        hidden, blocks = next(iter(tokens.values())), len(self.blocks)
+        choice = self._choose(self._state(hidden, blocks), blocks)
+        kept = hidden.shape[1] - self.plan[blocks]
+        destination, dropped = choice.destination, choice.dropped
+        if destination is None:
+            destination, dropped = torch.full((len(hidden), self.plan[blocks]), -1), self.plan[blocks]
+        whole = replace(choice, destination=destination, dropped=dropped)
+        assert self.size is not None
+        given = {name: apply(whole, value, self.size, kept)[0] for name, value in tokens.items()}
+        stay = torch.arange(kept).expand(len(hidden), -1)
+        rows = torch.empty_like(whole.order).scatter_(1, whole.order, torch.cat([stay, destination], dim=1))
+        return outputs | given | {"token_positions": whole.order[:, :kept], "token_rows": rows}
+
+
+def apply(choice: Choice, hidden: torch.Tensor, size: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, kept, C), (B, kept, 1): tokens and sizes behind a choice."""
+    order, into = choice.order, choice.destination
+    assert into is not None
+    merged = into.shape[1] - choice.dropped
+    if merged == 0:
+        stay = order[:, :kept, None]
+        return hidden.gather(1, stay.expand(-1, -1, hidden.shape[2])), size.gather(1, stay)
+    order, into = order[:, : kept + merged], into[:, :merged]
+    ones = torch.ones_like(size)
+    if choice.weight is None:
+        hidden, _ = merge_tokens(hidden, size, order, into)
+    elif choice.mean:
+        hidden, _ = merge_tokens(hidden, choice.weight, order, into)
+    else:
+        hidden = sum_tokens(hidden, choice.weight, order, into, kept)
+    return hidden, sum_tokens(size, ones if choice.share is None else choice.share, order, into, kept)
 
 
 class _Attention(TorchFunctionMode):

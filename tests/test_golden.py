@@ -32,8 +32,10 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
 
 
 def state(golden: dict[str, torch.Tensor], block: int = 0, blocks: int = 1) -> State:
-    ones = torch.ones(*golden["x"].shape[:2], 1)
-    return State(golden["x"], ones, golden["metric"][:, None], int(golden["class_token"]), block, blocks)
+    batch, tokens, _ = golden["x"].shape
+    heads = [golden["metric"][:, None]] * 3
+    ones, zeros = torch.ones(batch, tokens, 1), torch.zeros(batch, 1, 1, tokens)
+    return State(golden["x"], ones, *heads, zeros, 1.0, int(golden["class_token"]), block, blocks)
 
 
 def rows(order: torch.Tensor, destination: torch.Tensor) -> torch.Tensor:
@@ -46,7 +48,8 @@ def rows(order: torch.Tensor, destination: torch.Tensor) -> torch.Tensor:
 def test_tome(name: str):
     golden = arrays(name)
     tome = technique.load("tome")
-    order, destination = tome.reference(state(golden), int(golden["r"]), tome.config())
+    chosen = tome.reference(state(golden), int(golden["r"]), tome.config())
+    order, destination = chosen.order, chosen.destination
     assert torch.equal(rows(order, destination), golden["token_to_merged"].long())
     merged, size = merge_tokens.reference(golden["x"], torch.ones(*golden["x"].shape[:2], 1), order, destination)
     torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
@@ -60,8 +63,8 @@ def test_pitome():
     unit = functional.normalize(golden["metric"][:, 1:], dim=-1)
     energy = pitome.energies(unit, torch.zeros(1, 196), config.at(block, blocks), config)
     torch.testing.assert_close(energy, golden["energy"], rtol=0, atol=1e-6)
-    order, destination = pitome.reference(state(golden, block, blocks), int(golden["idx_r"]), config)
-    merged, size = merge_tokens.reference(golden["x"], torch.ones(1, 197, 1), order, destination)
+    chosen = pitome.reference(state(golden, block, blocks), int(golden["idx_r"]), config)
+    merged, size = merge_tokens.reference(golden["x"], torch.ones(1, 197, 1), chosen.order, chosen.destination)
     torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
     torch.testing.assert_close(size, golden["size_out"])
 
@@ -81,7 +84,7 @@ def test_graph_forms(name: str, spec: str, block: int, blocks: int):
     x, keys = (g.typed(ir.Value(name=key), ir.DataType.FLOAT, list(value.shape)) for key, value in feeds.items())
     graph = ir.Graph([x, keys], [], nodes=[], opset_imports={"": g.OPSET}, name="one")
     op, (batch, tokens, _), r = g.Emitter(graph), feeds["x"].shape, int(asked.schedule.r)
-    site = Site(op, x, x, keys, keys, keys, None, False, tokens, 1, r, block, blocks)
+    site = Site(op, x, x, keys, keys, keys, None, None, False, tokens, 1, r, block, blocks)
     chosen = technique.load(asked.name).select(site, asked.config)
     ones = np.ones((batch, tokens, 1), np.float32)
     merged = op.MergeTokens(x, ones, chosen.order, chosen.destination, domain="edgetok", kept=tokens - r, outputs=2)

@@ -149,7 +149,7 @@ def test_is_noticed_in_a_family(name: str, family: str):
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])
-@pytest.mark.parametrize("name", technique.names())
+@pytest.mark.parametrize("name", ["tome", "pitome", "random"])
 def test_a_token_too_many_is_noticed_in_a_family(name: str, family: str):
     data, module = captured(family)
     with pytest.raises(AssertionError, match="6 tokens go, not 5"):

@@ -48,7 +48,9 @@ def test_prefix_tokens_are_counted(family: str):
 def test_refuses(family: str, name: str):
     reason, way_out = REFUSALS[family]
     with pytest.raises(Refusal) as caught:
-        transform.transform(model_of(family), [technique.parse(f"{name}:r=2")], dtype="fp32", emit="full")
+        transform.transform(
+            model_of(family), [technique.parse(technique.load(name).examples[0])], dtype="fp32", emit="full"
+        )
     refusal = caught.value
     assert reason in refusal.reason
     assert refusal.way_out == way_out
@@ -58,9 +60,9 @@ def test_refuses(family: str, name: str):
 def test_foreign_dinov2_works():
     """Opset 14, TorchScript: Shape/Gather/Concat chains, five nodes a LayerNorm, Erf."""
     for name in TECHNIQUES:
-        model = capture("zoo:dinov2-style-s14").model
-        done = transform.transform(model, [technique.parse(f"{name}:r=16")], dtype="fp32", emit="full")
-        assert (done.tokens, done.schedule[-1].tokens_out) == (257, 65)
+        asked = technique.parse(technique.load(name).examples[0])
+        done = transform.transform(capture("zoo:dinov2-style-s14").model, [asked], dtype="fp32", emit="full")
+        assert done.tokens == 257 and done.schedule[-1].tokens_out < 257
 
 
 @pytest.mark.parametrize(

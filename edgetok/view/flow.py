@@ -53,12 +53,14 @@ class Flow:
     Attributes:
         axis: the place of the token axis in each value.
         stage: the last start that each value descends from.
+        cut: how many prefix tokens were cut off the front of a value; 0 where a value is missing.
         exits: where all N tokens are needed.
         reshapes: {Reshape node: place of the token axis in its output}.
     """
 
     axis: dict[ir.Value, int] = field(default_factory=dict)
     stage: dict[ir.Value, int] = field(default_factory=dict)
+    cut: dict[ir.Value, int] = field(default_factory=dict)
     exits: list[Exit] = field(default_factory=list)
     reshapes: dict[ir.Node, int] = field(default_factory=dict)
 
@@ -83,14 +85,19 @@ def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: in
             stages = {flow.stage[value] for value in read}
             if len(stages) > 1:
                 raise Stop(f"{node.op_type} sets tokens of different blocks against each other")
+            cuts = {flow.cut.get(value, 0) for value in read}
+            if len(cuts) > 1:
+                raise Stop(f"{node.op_type} sets all tokens against those behind the prefix")
             axes = walk.step(node)
         except Stop as stop:
             flow.exits += [Exit(value, node, str(stop)) for value in read]
             continue
-        (stage,) = stages
+        (stage,), (cut,) = stages, cuts
         for value, axis in zip(node.outputs, axes, strict=False):
             if axis is not None:
                 flow.axis[value], flow.stage[value] = axis, starts.get(value, stage)
+                if cut := cut + walk.cut(node):
+                    flow.cut[value] = cut
     flow.exits += [Exit(value, None, "a graph output") for value in graph.outputs if value in flow.axis]
     return flow
 
@@ -200,7 +207,7 @@ class _Walk:
             raise Stop("Reshape to a shape that is only known at run time")
         axis = self._axis(node, 0)
         for place, dim in enumerate(after):
-            if dim == self.tokens and prod(after[:place]) == prod(before[:axis]):
+            if dim == self._count(node) and prod(after[:place]) == prod(before[:axis]):
                 self.flow.reshapes[node] = place
                 return [place]
         raise Stop("Reshape lays the tokens out anew (a grid, a window, or all in one row)")
@@ -211,19 +218,36 @@ class _Walk:
         axes = g.ints_of(node.inputs[3]) if len(node.inputs) > 3 else list(range(rank))
         if starts is None or ends is None or axes is None:
             raise Stop("Slice at places that are only known at run time")
+        cut = self.flow.cut.get(node.inputs[0], 0)  # type: ignore[arg-type]
         for start, end, at in zip(starts, ends, (a % rank for a in axes), strict=False):
-            if at == axis and not (start == 0 and end >= self.tokens):
-                if start >= 0 and 0 <= end <= self.prefix:
+            if at == axis and end < self.tokens - cut:
+                if start >= 0 and 0 <= end <= self.prefix - cut:
                     return [None]
                 raise Stop("Slice takes tokens by their position")
+            if at == axis and not 0 <= start <= self.prefix - cut:
+                raise Stop("Slice takes tokens by their position")
         return [axis]
+
+    def cut(self, node: ir.Node) -> int:
+        """How many prefix tokens a Slice cuts off the front."""
+        if node.op_type != "Slice":
+            return 0
+        axis, rank = self._axis(node, 0), self._rank(node)
+        axes = g.ints_of(node.inputs[3]) if len(node.inputs) > 3 else list(range(rank))
+        places = dict(zip((a % rank for a in axes or ()), g.ints_of(node.inputs[1]) or (), strict=False))
+        return places.get(axis, 0)
+
+    def _count(self, node: ir.Node) -> int:
+        """The tokens of a node's first input, before any reduction."""
+        return self.tokens - self.flow.cut.get(node.inputs[0], 0)  # type: ignore[arg-type]
 
     def _gather(self, node: ir.Node) -> list[int | None]:
         axis, rank = self._axis(node, 0), self._rank(node)
         at = int(g.attribute(node, "axis", 0)) % rank  # type: ignore[call-overload]
         if at == axis:
             indices = g.ints_of(node.inputs[1])
-            if indices is not None and all(0 <= i < self.prefix for i in indices):
+            prefix = self.prefix - self.flow.cut.get(node.inputs[0], 0)  # type: ignore[arg-type]
+            if indices is not None and all(0 <= i < prefix for i in indices):
                 return [None]  # a prefix token stays where it is
             raise Stop("Gather takes tokens by their position")
         removed = g.rank(node.inputs[1]) if node.inputs[1] is not None else None
