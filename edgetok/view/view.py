@@ -267,7 +267,9 @@ class TransformerView:
         old, dims, scale = block.attention, g.static_shape(block.query), self._scale(block)
         assert dims is not None
         op = g.Emitter(self.model.graph)
-        new = op.ProportionalAttention(block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale)
+        new = op.ProportionalAttention(
+            block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale, heads=dims[1]
+        )
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
         block.attention = new.producer()
