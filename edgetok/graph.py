@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 OPSET = 23
 IR_VERSION = 10
 LAST = np.iinfo(np.int64).max  # "to the end" in a Slice
+HEAD = "edgetok.head"  # the model's metadata: "ctc" where the outputs are decoded in their order
 
 Emit = Callable[..., Any]  # an ir.Value, or a tuple of them for outputs > 1
 

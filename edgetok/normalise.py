@@ -85,7 +85,10 @@ def _strip(model: ir.Model) -> None:
     """Names stay, but no descriptions, stack traces or paths of the machine that exported the graph."""
     from onnx_ir.passes import common
 
+    head = model.metadata_props.get(g.HEAD)
     common.ClearMetadataAndDocStringPass()(model)
+    if head is not None:
+        model.metadata_props[g.HEAD] = head
     model.producer_name = model.producer_version = model.domain = None
     model.graph.name = "main"
     for number, node in enumerate(model.graph):
