@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @script(Opset("edgetok", 1), default_opset=op)
-def ProportionalAttention(q, k, v, bias, scale: float, heads: int):  # type: ignore[no-untyped-def]
+def ProportionalAttention(q, k, v, bias, scale: float, heads: int, queries: int):  # type: ignore[no-untyped-def]
     """q, k, v (B, h, N, d) or (B, N, h d), bias (B or 1, 1, 1, N) in their type -> as q."""
-    batch = op.Shape(bias, start=0, end=2)
-    queries, keys = op.Shape(q, start=-2, end=-1), op.Shape(k, start=-2, end=-1)
-    mask = op.Expand(bias, op.Concat(batch, queries, keys, axis=0))
+    one = op.Constant(value_ints=[1])
+    count = op.Reshape(op.Constant(value_int=queries), one)
+    mask = op.Expand(bias, op.Concat(one, one, count, one, axis=0))  # (B or 1, 1, N, N)
     return op.Attention(q, k, v, mask, scale=scale, q_num_heads=heads, kv_num_heads=heads)
 
 
@@ -35,7 +35,7 @@ function = ProportionalAttention
 
 
 def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, scale: float, heads: int
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, scale: float, heads: int, queries: int
 ) -> torch.Tensor:
     """Attention with a bias per key.
 
@@ -46,13 +46,14 @@ def reference(
         bias: (B or 1, 1, 1, N) added to every score of a key: log(size), or -1e4 for padding.
         scale: of the scores, usually 1 / sqrt(d).
         heads: h.
+        queries: N.
 
     Returns:
         As q.
     """
     if q.dim() == 3:
         q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return reference(q, k, v, bias, scale, heads).transpose(1, 2).flatten(2)
+        return reference(q, k, v, bias, scale, heads, queries).transpose(1, 2).flatten(2)
     return ((q * scale) @ k.mT + bias).softmax(dim=-1) @ v
 
 
@@ -64,12 +65,12 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
         seeded = torch.Generator().manual_seed(count)
         q, k, v = torch.randn(3, batch, heads, count, width, generator=seeded)
         size = torch.randint(1, 9, (batch, 1, 1, count), generator=seeded)
-        return q, k, v, size.float().log(), width**-0.5, heads
+        return q, k, v, size.float().log(), width**-0.5, heads, count
 
     yield "vit_s", apart(2, 6, 184, 64)
     yield "odd", apart(3, 1, 17, 5)
-    q, k, v, bias, scale, heads = apart(2, 2, 12, 8)
+    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)
     bias[:, ..., 7:] = -1e4  # type: ignore[index]
-    yield "padding", (q, k, v, bias, scale, heads)
+    yield "padding", (q, k, v, bias, scale, heads, count)
     joined = (x.transpose(1, 2).flatten(2) for x in (q, k, v))  # type: ignore[attr-defined]
-    yield "joined", (*joined, bias, scale, heads)
+    yield "joined", (*joined, bias, scale, heads, count)

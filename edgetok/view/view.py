@@ -273,8 +273,9 @@ class TransformerView:
         assert dims is not None
         op = g.Emitter(self.model.graph)
         new = op.ProportionalAttention(
-            block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale, heads=dims[1]
-        )
+            block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale, heads=dims[1],
+            queries=stage.tokens,
+        )  # fmt: skip
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
         block.attention = new.producer()
