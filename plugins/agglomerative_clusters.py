@@ -31,7 +31,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):  # type: ignore
     complete = op.Equal(op.Constant(value_string=linkage), op.Constant(value_string="complete"))
     zero, one, clusters = op.Constant(value_int=0), op.Constant(value_int=1), op.Constant(value_int=count)
     rows, columns = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
-    gone, unmade = op.Constant(value_float=1e4), op.Constant(value_float=1e3)  # above every distance
+    gone, unmade = op.Constant(value_float=1e9), op.Constant(value_float=1e3)  # above every distance
     tokens = op.Shape(x, start=1, end=2)
     merges = tokens - clusters  # (1,)
     ids = op.Unsqueeze(op.Range(zero, op.Squeeze(tokens), one), op.Constant(value_ints=[0]))  # (1, N)
@@ -68,18 +68,17 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):  # type: ignore
                 half = op.Max(distance, others)
             else:
                 half = distance + share * (others - distance)
-        half = op.Transpose(half, perm=[0, 2, 1])
+        out = op.Unsqueeze(op.Where(absorbed, gone, -gone), columns)
+        half = op.Transpose(op.Max(half, out), perm=[0, 2, 1])
         others = op.GatherND(half, index, batch_dims=1)
         if single:
-            merged = op.Min(half, others)
+            merged = op.Max(op.Min(half, others), own)
         else:
             if complete:
                 merged = op.Max(half, others)
             else:
-                merged = half + share * (others - half)
-        mirrored = op.Transpose(merged, perm=[0, 2, 1])  # rounding must not make it unsymmetric
-        out = op.Where(absorbed, gone, -gone)
-        now = op.Max(merged, mirrored, own, op.Unsqueeze(out, rows), op.Unsqueeze(out, columns))
+                merged = half + share * (others - half)  # on the diagonal at least gone / N
+        now = op.Max(merged, op.Transpose(merged, perm=[0, 2, 1]))  # rows of the absorbed; symmetric to the last bit
 
         lowest, _ = op.TopK(heights, merges, axis=1, largest=0)
         highest = op.ReduceMax(lowest, rows)  # (B, 1)
