@@ -40,7 +40,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):  # type: ignore
     left, right = op.Unsqueeze(padding, columns), op.Unsqueeze(padding, rows)
     apart = op.Constant(value_float=100.0) * (left + right) - op.Constant(value_float=204.0) * left * right
     cosine = op.MatMul(x, op.Transpose(x, perm=[0, 2, 1]))
-    distances = op.Max(op.Constant(value_float=1.0) - cosine + apart, own)  # (B, N, N)
+    distances = op.Max(op.Constant(value_float=1.0) + apart - cosine, own)  # (B, N, N)
     closest = op.ReduceMin(distances, columns, keepdims=0)  # (B, N)
     flat = op.Shape(closest)
     tree, unmade_all = op.Expand(ids, flat), op.Expand(unmade, flat)
@@ -49,7 +49,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):  # type: ignore
     @graph()
     def merge_round(  # type: ignore[no-untyped-def]
         i: INT64, go: BOOL, distance: FLOAT[...], nearest: FLOAT[...], size: FLOAT[...], parent: INT64[...],
-        height: FLOAT[...], limit: FLOAT[...],
+        height: FLOAT[...], limit: FLOAT[...], rounds: INT64,
     ):  # fmt: skip
         neighbour = op.ArgMin(distance, axis=2, keepdims=0)
         mutual = op.And(op.Equal(op.GatherElements(neighbour, neighbour, axis=1), ids), nearest <= limit)
@@ -85,20 +85,21 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):  # type: ignore
         least = op.ReduceMin(now, columns, keepdims=0)
         closer = op.Cast(op.ReduceMin(least, rows) <= highest, to=6)
         more = op.Cast(op.ReduceMax(closer, keepdims=0), to=9)
-        return more, now, least, op.Where(mutual, size + added, size), op.Min(parent, partner), heights, highest
+        sizes = op.Where(mutual, size + added, size)
+        return more, now, least, sizes, op.Min(parent, partner), heights, highest, i + one
 
-    _, _, _, parents, made_at, _ = op.Loop(
-        op.Squeeze(merges), op.Constant(value=True), distances, closest, ones, tree, unmade_all, no_limit,
+    _, _, _, parents, made_at, _, depth = op.Loop(
+        op.Squeeze(merges), op.Constant(value=True), distances, closest, ones, tree, unmade_all, no_limit, zero,
         body=merge_round,
     )  # fmt: skip
     _, made = op.TopK(made_at, merges, axis=1, largest=0)
-    root = op.ScatterElements(tree, made, op.GatherElements(parents, made, axis=1), axis=1)
+    roots = op.ScatterElements(tree, made, op.GatherElements(parents, made, axis=1), axis=1)
 
     @graph()
-    def ascend(i: INT64, go: BOOL, above: INT64[...]):  # type: ignore[no-untyped-def]
-        return op.Identity(go), op.GatherElements(above, above, axis=1)
+    def ascend(i: INT64, go: BOOL, root: INT64[...]):  # type: ignore[no-untyped-def]
+        return op.Identity(go), op.GatherElements(root, root, axis=1)
 
-    root = op.Loop(op.Constant(value_int=12), op.Constant(value=True), root, body=ascend)  # 2^12 tokens and more
+    root = op.Loop(depth, op.Constant(value=True), roots, body=ascend)  # a round adds one level to the tree
     number = op.CumSum(op.Cast(op.Equal(root, ids), to=7), one)
     return op.Min(op.GatherElements(number, root, axis=1), clusters) - one  # a sample with NaN has more clusters
 

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def FarthestPoints(x, weight, bias, count: int):  # type: ignore[no-untyped-def]
     """x (B, N, d), weight and bias (1 or B, 1 or N) -> index (B, count) int64, in the order of choice."""
     rows, columns = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
-    cosine = op.MatMul(x, op.Transpose(x, perm=[0, 2, 1]))
-    distance = (op.Constant(value_float=1.0) - cosine) * op.Unsqueeze(weight, rows) + op.Unsqueeze(bias, rows)
     tokens = op.Shape(x, start=1, end=2)
     own = op.EyeLike(op.ConstantOfShape(op.Concat(tokens, tokens, axis=0))) * op.Constant(value_float=1e6)
-    others = distance + own - op.Unsqueeze(bias, columns)  # barred tokens are no neighbours either
-    nearest = op.ReduceMin(others, rows, keepdims=0)
+    cosine = op.MatMul(x, op.Transpose(x, perm=[0, 2, 1]))  # (B, N, N)
+    closest = op.ReduceMax(cosine + (op.Unsqueeze(bias, rows) - own), columns, keepdims=0)  # barred ones are far
+    nearest = (op.Constant(value_float=1.0) - closest) * weight + bias
+    distance = op.Unsqueeze(weight + bias, rows) - cosine * op.Unsqueeze(weight, rows)
     return GreedySelect(distance, nearest, count=count, objective="max_min")
 
 
@@ -52,9 +52,10 @@ def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: 
     """
     import torch
 
-    distance = (1 - x @ x.mT) * weight[:, None] + bias[:, None]
+    cosine = x @ x.mT
     own = torch.eye(x.shape[1], dtype=x.dtype) * greedy_select.NEVER
-    nearest = (distance + own - bias[..., None]).amin(dim=1)
+    nearest = (1 - (cosine + bias[:, None] - own).amax(dim=2)) * weight + bias  # barred ones are no neighbours
+    distance = (1 - cosine) * weight[:, None] + bias[:, None]
     return greedy_select.reference(distance, nearest, count, "max_min")
 
 

@@ -145,7 +145,9 @@ def caller(name: str, args: tuple[object, ...]) -> tuple[ir.Model, dict[str, np.
     feeds = {f"in{i}": arg.numpy() for i, arg in enumerate(args) if isinstance(arg, torch.Tensor)}
     inputs = [
         ir.Value(
-            name=key, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch" if len(a) > 1 else 1, *a.shape[1:]])
+            name=key,
+            type=ir.TensorType(ir.DataType.FLOAT),
+            shape=ir.Shape(["batch" if len(a) > 1 else 1, *a.shape[1:]]),
         )
         for key, a in feeds.items()
     ]
