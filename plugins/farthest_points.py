@@ -4,12 +4,15 @@ Greedy max-min diversity, distance = 1 - cosine: DivPrune (https://arxiv.org/abs
 weight per token, FlashVID's attention- and diversity-based selection (https://arxiv.org/abs/2602.08024, section 3.2).
 The first token is the one whose nearest other is farthest. No token is chosen twice; DivPrune's code may choose one of
 several duplicates again and again. Equal distances: the lower index first.
+
+One core, 384 channels, batch 1: 64 of 256 tokens 0.62 ms, 144 of 256 0.82; of 576: 64 2.8, 144 3.4, 288 3.7. Of these
+the cosines take 0.4 and 2.0 ms. ViT-S at 257 tokens takes 40 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, no_type_check
 
 from onnxscript import opset23 as op
 from onnxscript import script
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 
+@no_type_check  # onnxscript reads the body, Python never runs it
 @script(Opset("edgetok", 1), default_opset=op)
-def FarthestPoints(x, weight, bias, count: int):  # type: ignore[no-untyped-def]
+def FarthestPoints(x, weight, bias, count: int):
     """x (B, N, d), weight and bias (1 or B, 1 or N) -> index (B, count) int64, in the order of choice."""
     rows, columns = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
     tokens = op.Shape(x, start=1, end=2)

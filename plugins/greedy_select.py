@@ -1,27 +1,28 @@
 """GreedySelect: tokens are chosen one by one, each the best beside those chosen before.
 
-The first is the one of the highest `start`. Then a token is worth, over the chosen ones, the least of its gains
-(objective max_min) or their sum (max_sum), and the one that is worth most is next. With cosines of the tokens:
+The first is the one of the highest `start`. Then a token is worth the least of its gains beside the chosen ones
+(objective max_min) or their sum (max_sum), and the one that is worth most is next:
 
-    technique       gain[i, j]: of token j beside a chosen i    start                objective
-    DivPrune        1 - cosine                                  see FarthestPoints   max_min
-    ZOO-Prune       sensitivity[j] * (1 - cosine)               sensitivity          max_min
-    GreedyPrune     saliency[j], less 10 if cosine > tau        saliency             max_min
-    ToDRE           -cosine                                     attention            max_sum
+    technique                    gain[i, j], of token j beside a chosen i           start          objective
+    DivPrune (2503.02175, 3.3)   1 - cosine                                         FarthestPoints max_min
+    ZOO-Prune (2509.24837)       sensitivity[j] * (1 - cosine)                      sensitivity    max_min
+    GreedyPrune (2506.13166)     saliency[j], and 10 less where cosine > tau        saliency       max_min
+    ToDRE (2505.18757v2)         -cosine                                            attention      max_sum
 
-(https://arxiv.org/abs/2503.02175, 2509.24837, 2506.13166 section 3, 2505.18757 section 3). GreedyPrune visits tokens by
-saliency and keeps one if no kept one is nearer than tau; here the count is fixed, so the best of the rejected follow.
-No token is chosen twice. Equal worth: the lower index first.
+The numbers are those of arXiv. GreedyPrune visits tokens by saliency and keeps one if no kept one is nearer than tau;
+as the count is fixed here, the most salient of the rejected follow. No token is chosen twice. Equal worth: the lower
+index first. Padding goes last if its gains and its start are lower than all others: for cosines, by 4.
 
-Padding: 4 less in its gains and in start, where these lie between -1 and 1; it goes last.
-
-The mark of the chosen stands on the diagonal of the gains, so a step is three nodes: a row, Add or Min, ArgMax.
+The mark of a chosen token stands on the diagonal of the gains, so a step is a row, Min or Add, and ArgMax: 3 us. On one
+core (a second changes nothing), batch 1: 64 of 256 tokens 0.21 ms, 144 of 256 0.43; of 576: 64 0.53, 144 0.78, 288 1.2;
+batch 8: 64 of 256 0.52, 64 of 576 2.0. ViT-S at 257 tokens takes 40 ms. Steps unrolled into nodes or in a Scan take the
+same to 0.3 ms. Without the N x N cosines, by a product in each step, FarthestPoints would be slower from 144 steps on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, no_type_check
 
 from onnxscript import BOOL, FLOAT, INT64, graph, script
 from onnxscript import opset23 as op
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 NEVER = 1e6  # taken off the worth of a token that is chosen; larger than any sum of gains
 
 
+@no_type_check  # onnxscript reads the body, Python never runs it
 @script(Opset("edgetok", 1), default_opset=op)
-def GreedySelect(gain, start, count: int, objective: str):  # type: ignore[no-untyped-def]
+def GreedySelect(gain, start, count: int, objective: str):
     """gain (B, N, N), start (B, N) -> index (B, count) int64, in the order of choice."""
     summed = op.Equal(op.Constant(value_string=objective), op.Constant(value_string="max_sum"))
     never = op.Constant(value_float=1e6)
@@ -44,9 +46,9 @@ def GreedySelect(gain, start, count: int, objective: str):  # type: ignore[no-un
     before = op.Expand(nothing, op.Shape(start))
 
     @graph()
-    def step(i: INT64, go: BOOL, worth: FLOAT[...], index: INT64[...]):  # type: ignore[no-untyped-def]
+    def step(i: INT64, go: BOOL, worth: FLOAT[...], index: INT64[...]):  # type: ignore[misc, type-arg]
         row = op.GatherND(gain_once, index, batch_dims=1)  # (B, N)
-        if summed:  # a constant: no runtime branches here
+        if summed:  # a constant: onnxruntime drops the branch
             now = worth + row
         else:
             now = op.Min(worth, row)

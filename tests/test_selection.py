@@ -75,6 +75,26 @@ def test_clusters_by_hand():
     assert cluster(chain, 2, "complete") == [[0, 0, 0, 1, 1]]  # 0 to 41 against 21 to 78
 
 
+def test_a_long_chain():
+    x = angles(*(0.3 * i * i for i in range(24)))  # each merge waits for the one before
+    assert cluster(x, 3, "single") == [[0] * 22 + [1, 2]]
+
+
+def test_greedy_prune_is_the_visit_by_saliency():
+    x = unit_rows(1, 40, 3)
+    cosine = (x @ x.mT)[0]
+    saliency = torch.rand(40, generator=torch.Generator().manual_seed(1))
+    visit = saliency.argsort(descending=True).tolist()
+    kept: list[int] = []
+    for i in visit:
+        if all(cosine[i, j] <= 0.3 for j in kept):
+            kept.append(i)
+    rejected = [i for i in visit if i not in kept]
+    assert 3 < len(kept) < 20
+    gain = saliency - 10.0 * (cosine > 0.3)
+    assert greedy(gain[None], saliency[None], 20, "max_min") == [(kept + rejected)[:20]]
+
+
 def test_equal_values_take_the_lower_index():
     equal = torch.ones(2, 5, 5), torch.zeros(2, 5)
     for objective in ("max_min", "max_sum"):
