@@ -138,7 +138,9 @@ class Reference:
             self.memory,
         )  # fmt: skip
 
-    def _enter(self, index: int, block: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _enter(
+        self, index: int, block: torch.nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         """In front of a block: reduce where the technique does so there, and turn what is left by its own positions."""
         if self.technique.where == "start" and index in self.plan and not self.probing:
             self._start(index, args, kwargs)

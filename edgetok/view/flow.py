@@ -215,7 +215,7 @@ class _Walk:
             and shape is not None
             and dims is not None
             and dims[0] == self.batch
-            and 0 < axis
+            and axis > 0
             and rank - axis <= len(shape) <= rank
             and shape[axis - rank] == self._count(node)
             and None not in shape[1 if len(shape) == rank else 0 :]

@@ -28,7 +28,7 @@ def place_tables(graph: ir.Graph, flow: Flow, number: int, stage: Stage) -> None
 
 
 def local_bias(op: g.Emitter, stage: Stage, reach: int, bias: ir.Value | None, dtype: ir.DataType) -> ir.Value:
-    """(B or 1, 1, N, N): a bias per key (B, 1, 1, N), or 0, and a bar on the keys that stood farther away than `reach`."""
+    """(B or 1, 1, N, N): a bias per key (B, 1, 1, N), or 0, and a bar on the keys that stood farther off than `reach`."""
     key = reach, bias, dtype
     if key not in stage.companions:
         near = np.array(0, dtype.numpy()) if bias is None else bias
@@ -52,18 +52,18 @@ def _rows(op: g.Emitter, table: Table, stage: Stage) -> ir.Value:
     """A table's rows for the tokens of a stage, (B, ..., N, ...) of the table's rank."""
     value, rank, axis = table.value, table.rank, table.axis
     assert stage.positions is not None
-    shape = list(value.shape or ())
+    shape: list[int | str | ir.SymbolicDim] = list(value.shape or ())
     places = behind(op, stage.positions, table.cut)
     if table.cut:
         places = op.Sub(places, np.array(table.cut))
     if len(shape) == rank and shape[0] != 1:  # rows of each sample's own
         found = take(op, value, axis, places)
-        dims = shape
     else:
-        dims = [1] * (rank - 1 - len(shape)) + (shape if len(shape) < rank else shape[1:])
-        shared = value if dims == shape else op.Reshape(value, np.array(dims))
-        found = op.Gather(shared, places, axis=axis - 1)  # the batch stands in front of the rows
+        shared = [1] * (rank - 1 - len(shape)) + shape[-(rank - 1) :]
+        rows = value if shared == shape else op.Reshape(value, np.array(shared))
+        found = op.Gather(rows, places, axis=axis - 1)  # the batch stands in front of the rows
         if axis > 1:
             found = op.Transpose(found, perm=[axis - 1, *range(axis - 1), *range(axis, rank)])
-        dims = ["batch", *dims]
-    return g.typed(found, value.dtype, [stage.tokens - table.cut if at == axis else dim for at, dim in enumerate(dims)])
+        shape = ["batch", *shared]
+    shape[axis] = stage.tokens - table.cut
+    return g.typed(found, value.dtype, shape)

@@ -238,8 +238,8 @@ class TransformerView:
             bias = local_bias(op, stage, block.reach, bias, dtype)
         return Site(
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0], *heads,
-            AttentionMap(op, heads[0], heads[1], self._scale(block), bias, block.reach is not None), stage.size, padded, stage.tokens,
-            self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
+            AttentionMap(op, heads[0], heads[1], self._scale(block), bias, block.reach is not None), stage.size, padded,
+            stage.tokens, self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
             stage.memories.get(plans.index(acting)) if acting else None,
         )  # fmt: skip
 
