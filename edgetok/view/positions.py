@@ -28,7 +28,7 @@ def place_tables(graph: ir.Graph, flow: Flow, number: int, stage: Stage) -> None
 
 
 def local_bias(op: g.Emitter, stage: Stage, reach: int, bias: ir.Value | None, dtype: ir.DataType) -> ir.Value:
-    """(B or 1, 1, N, N): a bias per key (B, 1, 1, N), or 0, and a bar on the keys that stood farther off than `reach`."""
+    """(B or 1, 1, N, N): a bias per key (B, 1, 1, N), or 0, and a bar on keys that stood farther off than `reach`."""
     key = reach, bias, dtype
     if key not in stage.companions:
         near = np.array(0, dtype.numpy()) if bias is None else bias
