@@ -75,5 +75,6 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     yield "padding", (q, k, v, bias, scale, heads, count)
     joined = (x.transpose(1, 2).flatten(2) for x in (q, k, v))  # type: ignore[attr-defined]
     yield "joined", (*joined, bias, scale, heads, count)
+    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)  # no padding: every query reaches a key
     far = (torch.arange(count) - torch.arange(count)[:, None]).abs() > 3  # type: ignore[call-overload]
     yield "local", (q, k, v, torch.where(far, -1e4, bias), scale, heads, count)  # type: ignore[call-overload]
