@@ -26,8 +26,10 @@ def name_nodes(model: ir.Model, view: TransformerView | None) -> None:
             where = f"blocks.{block.index}"
             _claim(parts, block.stream, "embed" if block.index == 0 else f"blocks.{block.index - 1}/mlp")
             _claim(parts, block.after_attention, f"{where}/attention")
-            for name in ("reduced", "rows", "bias"):
-                if (value := block.after_attention.meta.get(name)) is not None:
+            meta = block.after_attention.meta
+            made = [meta.get(name) for name in ("reduced", "rows", "bias")]
+            for value in (*made, *meta.get("companions", {}).values()):
+                if value is not None:
                     _claim(parts, value, f"{where}/reduce")
     last = f"blocks.{view.blocks[-1].index}" if view is not None else ""
     behind = _mlp_of_last(view, parts) if view is not None else set()

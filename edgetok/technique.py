@@ -61,7 +61,8 @@ class State:
         hidden: (B, N, C) the tokens that are reduced.
         size: (B, N, 1) how many tokens each stands for; 0 for padding.
         queries, keys, values: (B, h, N, d) of this block's attention.
-        bias: (B, 1, 1, N) what attention adds per key: log(size) where it is proportional, and a bar on padding.
+        bias: (B, 1, 1 or N, N) what attention adds: per key log(size) where it is proportional and a bar on padding,
+            and where attention is local a bar on the keys out of a query's reach.
         scale: of the attention scores.
         prefix: number of leading tokens that are no patches (CLS, registers).
         block: number of this block.

@@ -6,6 +6,7 @@ Nothing is imported from the view: where a family's blocks hold their residual s
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,8 +33,16 @@ STREAM = {
     "wav2vec2": ("layer_norm", "output"),
     "wav2vec2-masked": ("final_layer_norm", "input"),
     "bert": ("attention.output", "output"),
+    "modernbert": ("mlp_norm", "input"),
+    "modernbert-local": ("mlp_norm", "input"),
+    "modernbert-unmasked": ("mlp_norm", "input"),
+    "dinov3": ("norm2", "input"),
 }
-PREFIX = {"vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "bert": 1}  # else 0
+PREFIX = {
+    "vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "bert": 1,
+    "modernbert": 1, "modernbert-local": 1, "modernbert-unmasked": 1, "dinov3": 5,
+}  # fmt: skip
+FAR = -1e4  # added to the score of a key out of reach, as padding can leave a query without any key in reach
 
 
 @dataclass
@@ -63,11 +72,14 @@ class Reference:
     ) -> dict[str, torch.Tensor]:
         """The module's outputs, computed in a type, with tokens reduced, and restored unless they are given out."""
         module = copy.deepcopy(module).to(dtype)
+        self.module = module
         self.blocks = [block for name, block in module.named_modules() if re.search(r"(^|\.)layers?\.\d+$", name)]
         path, side = STREAM[self.family]
         self.prefix = PREFIX.get(self.family, 0)
         self.size: torch.Tensor | None = None
         self.rows: torch.Tensor | None = None
+        self.positions: torch.Tensor | None = None
+        self.reach: int | None = None  # of the block that runs, where its attention is local
         self.memory: torch.Tensor | None = None
         self.weights: torch.Tensor | None = None  # of attention, in place of the softmax
         self.proportional, self.probing = True, False
@@ -77,8 +89,8 @@ class Reference:
                 submodule.register_forward_hook(lambda _, args, out, i=index: self._behind_attention(out, i))
             else:  # the block adds this very tensor again behind the MLP: it is replaced in place
                 submodule.register_forward_pre_hook(lambda _, args, i=index: self._replace(args[0], i))
-            if self.technique.where == "start" and index in self.plan:
-                block.register_forward_pre_hook(lambda _, args, i=index: self._start(args, i))
+            enter = functools.partial(self._enter, index)
+            block.register_forward_pre_hook(enter, with_kwargs=True)
         self.blocks[-1].register_forward_hook(lambda _, args, out: self._restore(out))
         with torch.no_grad(), _Attention(self):
             outputs = named(module(**cast(feeds, dtype)))
@@ -100,7 +112,7 @@ class Reference:
         self.heads = (query, key, value)
         self.scale = key.shape[-1] ** -0.5 if scale is None else scale
         if self.size is None:
-            real = torch.ones_like(key[:, 0, :, 0]) if attn_mask is None else attn_mask[:, 0, 0].to(key.dtype)
+            real = torch.ones_like(key[:, 0, :, 0]) if attn_mask is None else attn_mask[:, 0].any(1).to(key.dtype)
             assert attn_mask is None or attn_mask.dtype is torch.bool
             self.size = real[..., None]
         if self.weights is not None and not self.probing:
@@ -109,10 +121,15 @@ class Reference:
         return (query @ key.mT * self.scale + self._bias()).softmax(-1) @ value
 
     def _bias(self) -> torch.Tensor:
-        """(B, 1, 1, N): log 0 bars padding."""
+        """(B, 1, 1, N), or (B, 1, N, N) in local attention: log 0 bars padding."""
         assert self.size is not None
         counts = self.size if self.proportional else (self.size > 0).to(self.size.dtype)
-        return counts.log()[:, None, None, :, 0]
+        per_key = counts.log()[:, None, None, :, 0]
+        if self.reach is None:
+            return per_key
+        places = self.positions if self.positions is not None else torch.arange(self.size.shape[1])[None]
+        far = (places[:, None, :, None] - places[:, None, None, :]).abs() > self.reach
+        return torch.where(far, FAR, per_key.clamp(min=FAR))
 
     def _state(self, hidden: torch.Tensor, block: int) -> State:
         assert self.size is not None
@@ -121,13 +138,28 @@ class Reference:
             self.memory,
         )  # fmt: skip
 
-    def _start(self, args: tuple[torch.Tensor, ...], block: int) -> None:
+    def _enter(
+        self, index: int, block: torch.nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """In front of a block: reduce where the technique does so there, and turn what is left by its own positions."""
+        if self.technique.where == "start" and index in self.plan and not self.probing:
+            self._start(index, args, kwargs)
+        kind = getattr(block, "attention_type", None)
+        self.reach = self.module.config.sliding_window if kind == "sliding_attention" else None
+        if self.positions is None or kwargs.get("position_embeddings") is None:
+            return args, kwargs
+        if kind is not None:  # the original module computes the angles of these positions
+            turned = self.module.rotary_emb(args[0], self.positions, kind)
+        else:  # one angle for each patch of the grid
+            patches = self.positions[:, self.prefix :] - self.prefix
+            turned = tuple(angle[patches][:, None] for angle in kwargs["position_embeddings"])
+        return args, kwargs | {"position_embeddings": turned}
+
+    def _start(self, block: int, args: Any, kwargs: dict[str, Any]) -> None:
         """Reduce in front of a block, whose queries and keys are computed for that from all tokens."""
-        if self.probing:
-            return
         hidden = args[0]
         self.probing = True
-        self.blocks[block](hidden.clone(), *args[1:])
+        self.blocks[block](hidden.clone(), *args[1:], **kwargs)
         self.probing = False
         hidden.data = self._reduce(hidden, block)
 
@@ -168,6 +200,8 @@ class Reference:
         stay = torch.arange(kept).expand(len(step), -1)
         step.scatter_(1, choice.order, torch.cat([stay, choice.destination], dim=1))
         self.rows = step if self.rows is None else step.gather(1, self.rows)
+        places = choice.order[:, :kept]
+        self.positions = places if self.positions is None else self.positions.gather(1, places)
         return hidden
 
     def _restore(self, output: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgetok import graph as g
 from edgetok import plugins, technique
 from edgetok.exporters import pitome, tome
 from edgetok.technique import Selection
+from edgetok.view import positions
+from edgetok.view.flow import Table
 from edgetok.view.site import Site
+from edgetok.view.stage import Stage
 from tests.comparison import Select, compare, reduce
 from tests.families import captured, feeds
 from tests.test_golden import PITOME, TOME, check_stack
@@ -157,3 +162,34 @@ def test_a_token_too_many_is_noticed_in_a_family(name: str, family: str):
     reduced.plan = dict.fromkeys(reduced.plan, 5)
     with pytest.raises(AssertionError, match="6 tokens go, not 5"):
         compare(reduced, family, module, feeds(family, 3))
+
+
+def first_rows(op: g.Emitter, table: Table, stage: Stage) -> ir.Value:
+    """Tables are cut to the length of the tokens, as if those that are left had moved up."""
+    ends = np.array([stage.tokens - table.cut])
+    cut = op.Slice(table.value, np.array([0]), ends, np.array([table.axis - table.rank]))
+    dims = list(table.value.shape or ())
+    dims[table.axis - table.rank] = int(ends[0])
+    return g.typed(cut, table.value.dtype, dims)
+
+
+def by_rows(op: g.Emitter, stage: Stage, reach: int) -> np.ndarray:
+    """Local attention measures distances among the tokens that are left."""
+    return positions_far(op, dataclasses.replace(stage, positions=None), reach)
+
+
+positions_far = positions._far
+POSITIONS = {
+    "tables cut to the first rows": ("_rows", first_rows, ("modernbert", "dinov3")),
+    "distances between rows": ("_far", by_rows, ("modernbert-local", "modernbert-unmasked")),
+    "nothing is out of reach": ("_far", lambda op, stage, reach: np.zeros((1, 1, 1, 1), bool), ("modernbert-local",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name in POSITIONS for family in POSITIONS[name][2]])
+def test_wrong_positions_are_noticed(name: str, family: str, monkeypatch: pytest.MonkeyPatch):
+    function, wrong, _ = POSITIONS[name]
+    monkeypatch.setattr(positions, function, wrong)
+    data, module = captured(family)
+    with pytest.raises(AssertionError, match="other tokens are chosen|error"):
+        compare(reduce(data, technique.parse("tome:r=5")), family, module, feeds(family, 3))

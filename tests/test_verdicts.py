@@ -14,12 +14,11 @@ from tests import families
 from tests.conftest import packaged
 
 TECHNIQUES = technique.names()
-PREFIX = {"deit": 2, "dinov2-registers": 5, "whisper": 0, "wav2vec2": 0, "wav2vec2-masked": 0}  # else 1
+PREFIX = {"deit": 2, "dinov2-registers": 5, "dinov3": 5, "whisper": 0, "wav2vec2": 0, "wav2vec2-masked": 0}  # else 1
 
 REFUSALS = {
     "clip-text": ("attention is causal: a merged token has no place in the order", "token reduction works on encoders"),
     "llama": ("attention is causal: a merged token has no place in the order", "token reduction works on encoders"),
-    "modernbert": ("Mul applies a value per position", "reduce behind it with layers=, or not at all"),
     "beit": ("attention adds a bias per pair of positions", "token reduction needs attention without one"),
     "wav2vec2-ctc": (
         "output 'logits' scores classes at every position, as for CTC: the order of the positions is the result",

@@ -29,7 +29,8 @@ class AttentionMap:
         op: writes nodes.
         query, key: (B, h, N, d)
         scale: of the scores.
-        bias: (B, 1, 1, N) added per key; None for nothing.
+        bias: (B, 1, 1, N) added per key, or (B, 1, N, N) where attention is local; None for nothing.
+        local: whether it is.
     """
 
     op: g.Emitter
@@ -37,6 +38,7 @@ class AttentionMap:
     key: ir.Value
     scale: float
     bias: ir.Value | None
+    local: bool = False
 
     @cached_property
     def scores(self) -> ir.Value:
@@ -46,7 +48,7 @@ class AttentionMap:
     @cached_property
     def weights(self) -> ir.Value:
         """(B, h, N, N) attention weights. Once they are asked for, the block's own attention uses them too."""
-        return self._softmax(self.scores)
+        return self._softmax(self.scores, self.bias)
 
     @cached_property
     def class_scores(self) -> ir.Value:
@@ -59,7 +61,10 @@ class AttentionMap:
         """(B, h, 1, N) what the first token attends to."""
         if self.is_computed:
             return self.op.Slice(self.weights, np.array([0]), np.array([1]), np.array([2]))
-        return self._softmax(self.class_scores)
+        bias = self.bias
+        if self.local:
+            bias = self.op.Slice(bias, np.array([0]), np.array([1]), np.array([2]))
+        return self._softmax(self.class_scores, bias)
 
     @property
     def is_computed(self) -> bool:
@@ -71,7 +76,7 @@ class AttentionMap:
         scaled = op.Mul(op.Cast(query, to=ir.DataType.FLOAT), np.float32(self.scale))
         return op.MatMul(scaled, op.Transpose(op.Cast(self.key, to=ir.DataType.FLOAT), perm=[0, 1, 3, 2]))
 
-    def _softmax(self, scores: ir.Value) -> ir.Value:
-        if self.bias is not None:
-            scores = self.op.Add(scores, self.op.Cast(self.bias, to=ir.DataType.FLOAT))
+    def _softmax(self, scores: ir.Value, bias: ir.Value | None) -> ir.Value:
+        if bias is not None:
+            scores = self.op.Add(scores, self.op.Cast(bias, to=ir.DataType.FLOAT))
         return self.op.Softmax(scores, axis=-1)

@@ -94,14 +94,19 @@ def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage, cut: int)
     """value, which lacks the first `cut` tokens, with its token axis back at N - cut."""
     op = g.Emitter(graph)
     dims = list(value.shape or ())
-    order = [0, axis, *(a for a in range(1, len(dims)) if a != axis)]
-    turned = value if order == sorted(order) else op.Transpose(value, perm=order)
-    full = op.GatherND(turned, op.Unsqueeze(rows_behind(op, stage, cut), np.array([-1])), batch_dims=1)
-    if turned is not value:
-        full = op.Transpose(full, perm=[order.index(a) for a in range(len(dims))])
+    full = take(op, value, axis, rows_behind(op, stage, cut))
     rows = stage.rows.shape  # type: ignore[union-attr]
     assert rows is not None
     return g.typed(full, value.dtype, [rows[1] - cut if at == axis else dim for at, dim in enumerate(dims)])
+
+
+def take(op: g.Emitter, value: ir.Value, axis: int, index: ir.Value) -> ir.Value:
+    """(B, ..., N, ...), (B, K) -> (B, ..., K, ...): for each sample its own rows along an axis."""
+    rank = len(value.shape or ())
+    order = [0, axis, *(a for a in range(1, rank) if a != axis)]
+    turned = value if order == sorted(order) else op.Transpose(value, perm=order)
+    taken: ir.Value = op.GatherND(turned, op.Unsqueeze(index, np.array([-1])), batch_dims=1)
+    return taken if turned is value else op.Transpose(taken, perm=[order.index(a) for a in range(rank)])
 
 
 def _replace_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ class Stage:
         positions: (B, N) int64: the original place of each token that is here; None while nothing was reduced.
         bias: (B, 1, 1, N) added to the attention scores; None for none.
         memories: (B, N, M) fp32: what techniques remember, by their number; it follows its tokens.
+        companions: what was made of these tokens' positions (`positions.py`), so that blocks share it.
     """
 
     tokens: int
@@ -31,6 +33,7 @@ class Stage:
     positions: ir.Value | None = None
     bias: ir.Value | None = None
     memories: dict[int, ir.Value] = field(default_factory=dict)
+    companions: dict[Hashable, ir.Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

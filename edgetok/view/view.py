@@ -17,6 +17,7 @@ from edgetok.view.blocks import Block, find_blocks
 from edgetok.view.flow import Flow, follow
 from edgetok.view.masks import BARRED, Mask, classify
 from edgetok.view.outputs import emit_reduced, restore
+from edgetok.view.positions import local_bias, place_tables
 from edgetok.view.prefix import prefix_tokens
 from edgetok.view.site import Site
 from edgetok.view.stage import Stage, Step, next_stage, reduce_tokens
@@ -55,7 +56,10 @@ class TransformerView:
                 "no transformer block found: the graph holds no attention that could be recognised",
                 way_out="edgetok inspect shows what is there",
             )
-        kinds = {classify(model.graph, mask) for mask in dict.fromkeys(block.mask for block in blocks)}
+        masks = {mask: classify(model.graph, mask) for mask in dict.fromkeys(block.mask for block in blocks)}
+        for block in blocks:
+            block.reach = masks[block.mask].reach
+        kinds = {masking.kind for masking in masks.values()}
         if len(kinds) > 1:
             raise Refusal(f"the blocks use different masks: {', '.join(sorted(kind.value for kind in kinds))}")
         stream = blocks[0].stream
@@ -114,9 +118,11 @@ class TransformerView:
         """
         at_start = acting is not None and acting.technique.where == "start"
         if acting is not None and at_start:
+            place_tables(self.model.graph, flow, block.index, stage)
             site = self._site(block, stage, acting, plans, start=flow)
             stage = self._reduce(site, block.stream, stage, acting, block)
-        elif stage.bias is not None:
+            place_tables(self.model.graph, flow, block.index, stage)
+        else:
             self._add_bias(block, stage)
         watching = {n: plan for n, plan in enumerate(plans) if plan.technique.observe is not None}
         if not watching and (acting is None or at_start):
@@ -130,6 +136,7 @@ class TransformerView:
         if acting is not None and not at_start:
             site = replace(site, memory=stage.memories.get(plans.index(acting)))
             after = self._reduce(site, block.after_attention, stage, acting, block)
+            place_tables(self.model.graph, flow, block.index, after)
         else:
             after = stage
         assert site.attention is not None
@@ -156,8 +163,14 @@ class TransformerView:
                 node=first,
                 way_out="token reduction needs attention without one",
             )
-        flow = follow(self.model.graph, starts, self.tokens, self.prefix)
+        if self.mask is Mask.PAIRS:
+            raise Refusal(
+                "attention bars pairs of positions, and not by their distance alone (blocks, strides, global tokens)",
+                node=first,
+                way_out="token reduction needs attention over all tokens, or over those within one distance",
+            )
         inside = g.ancestors([self.blocks[-1].after_attention])
+        flow = follow(self.model.graph, starts, self.tokens, self.prefix, blocks=inside)
         for end in flow.exits:
             if end.node in inside:
                 raise Refusal(
@@ -190,10 +203,15 @@ class TransformerView:
         """(B, N, 1): 1 for a token, 0 for padding; None without a mask."""
         if self.mask is not Mask.KEY_PADDING:
             return None
-        mask = self.blocks[0].mask
+        block = next((block for block in self.blocks if block.reach is None), self.blocks[0])
+        mask = block.mask
         assert mask is not None and mask.dtype is not None
         op = g.Emitter(self.model.graph)
-        row = op.Slice(mask, np.array([0]), np.array([1]), np.array([-2]))  # (B, 1, 1, N)
+        if block.reach is None:
+            row = op.Slice(mask, np.array([0]), np.array([1]), np.array([-2]))  # (B, 1, 1, N)
+        else:  # every token sees itself: the largest of its column says whether it is one
+            column = op.Cast(mask, to=ir.DataType.FLOAT) if mask.dtype == ir.DataType.BOOL else mask
+            row = op.Cast(op.ReduceMax(column, np.array([-2])), to=mask.dtype)
         if mask.dtype != ir.DataType.BOOL:
             row = op.Greater(row, np.array(BARRED, mask.dtype.numpy()))
         return op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1, 1]))
@@ -214,10 +232,14 @@ class TransformerView:
         if bias is None and padded:
             assert stage.size is not None
             bias = key_bias(op, stage.size, proportional=False, padded=True)
+        if block.reach is not None:
+            dtype = ir.DataType.FLOAT if stage.bias is None else block.value.dtype
+            assert dtype is not None
+            bias = local_bias(op, stage, block.reach, bias, dtype)
         return Site(
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0], *heads,
-            AttentionMap(op, heads[0], heads[1], self._scale(block), bias), stage.size, padded, stage.tokens,
-            self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
+            AttentionMap(op, heads[0], heads[1], self._scale(block), bias, block.reach is not None), stage.size, padded,
+            stage.tokens, self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
             stage.memories.get(plans.index(acting)) if acting else None,
         )  # fmt: skip
 
@@ -237,10 +259,10 @@ class TransformerView:
         if size is not None and (selection.proportional or site.padded):
             bias = site.op.Cast(key_bias(site.op, size, selection.proportional, site.padded), to=hidden.dtype)
         after = next_stage(site, stage, step, size, bias, self.tokens)
-        hidden.meta.update(reduced=reduced, rows=after.rows, bias=bias)
+        hidden.meta.update(reduced=reduced, rows=after.rows, bias=bias, companions=after.companions)
         if selection.attention is not None:
             self._attend(block, selection.attention)
-        elif plan.technique.where == "start" and bias is not None:
+        elif plan.technique.where == "start":
             self._add_bias(block, after)
         return after
 
@@ -268,12 +290,17 @@ class TransformerView:
                 )
 
     def _add_bias(self, block: Block, stage: Stage) -> None:
-        """Let a block's attention add the stage's bias per key in place of its mask."""
+        """Let a block's attention add what a reduced stage's tokens need in place of its mask."""
+        bias, dtype, op = stage.bias, block.value.dtype, g.Emitter(self.model.graph)
+        if stage.positions is not None and block.reach is not None:
+            assert dtype is not None
+            bias = local_bias(op, stage, block.reach, bias, dtype)
+        if bias is None:
+            return
         old, dims, scale = block.attention, g.static_shape(block.query), self._scale(block)
         assert dims is not None
-        op = g.Emitter(self.model.graph)
         new = op.ProportionalAttention(
-            block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale, heads=dims[1],
+            block.query, block.key, block.value, bias, domain="edgetok", scale=scale, heads=dims[1],
             queries=stage.tokens,
         )  # fmt: skip
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
