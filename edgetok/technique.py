@@ -39,8 +39,9 @@ class Selection(Generic[T]):
         mean: whether a merge divides by the sum of the weights.
         share: (B, N, 1) fp32: how much of its size a token that goes hands to its destination; all of it when None.
         proportional: whether attention counts a token as often as the tokens merged into it, from here on.
-        attention: (B, h, N', N') fp32: what the block's attention weights its values with, in place of its own
-            softmax; only where tokens are reduced at the start of a block.
+        ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
+            softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
+            only where tokens are merged, none dropped, at the start of a block.
     """
 
     order: T
@@ -50,7 +51,7 @@ class Selection(Generic[T]):
     mean: bool = True
     share: T | None = None
     proportional: bool = True
-    attention: T | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

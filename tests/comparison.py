@@ -20,7 +20,7 @@ from tests import hooks
 from tests.hooks import Choice, Reference
 
 Select = Callable[[Site, Any], Selection[ir.Value]]
-CHOSEN = ("order", "destination", "weight", "share", "attention")
+CHOSEN = ("order", "destination", "weight", "share")
 
 RELATIVE = 1e-4
 PERTURBATIONS = 24
