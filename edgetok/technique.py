@@ -17,6 +17,7 @@ from edgetok.errors import UnknownName, UsageError
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
 
@@ -134,6 +135,7 @@ class Technique:
         needs_class_token: whether it asks what the class token attends to.
         at_most: the largest share of the tokens that can go at once.
         across: whether the batch holds the crops of one picture, the thumbnail first, which share the tokens left.
+        calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
     """
 
     summary: str
@@ -148,6 +150,20 @@ class Technique:
     needs_class_token: bool = False
     at_most: float = 0.5
     across: bool = False
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the counts of tokens that go are found on samples.
+
+    Attributes:
+        scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
+        counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+    """
+
+    scores: Callable[[Site, Any], ir.Value | None]
+    counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
 
 
 @dataclass(frozen=True)
