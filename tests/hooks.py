@@ -81,7 +81,7 @@ class Reference:
         self.positions: torch.Tensor | None = None
         self.reach: int | None = None  # of the block that runs, where its attention is local
         self.memory: torch.Tensor | None = None
-        self.weights: torch.Tensor | None = None  # of attention, in place of the softmax
+        self.weights: torch.Tensor | None = None  # of the next attention, in place of its softmax
         self.proportional, self.probing = True, False
         for index, block in enumerate(self.blocks):
             submodule = block.get_submodule(path)
@@ -182,7 +182,7 @@ class Reference:
         if self.forced is None:
             return choice
         forced, dtype = self.forced[len(self.chosen) - 1], state.hidden.dtype
-        floats = {n: v.to(dtype) for n in ("weight", "share", "attention") if (v := getattr(forced, n)) is not None}
+        floats = {n: v.to(dtype) for n in ("weight", "share") if (v := getattr(forced, n)) is not None}
         return replace(choice, order=forced.order, destination=forced.destination, **floats)
 
     def _reduce(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
@@ -195,7 +195,8 @@ class Reference:
             self.memory, _ = apply(
                 Selection(choice.order, choice.destination, choice.dropped), self.memory, self.size, kept
             )
-        self.size, self.proportional, self.weights = size, choice.proportional, choice.attention
+        self.weights = merged_attention(state, choice) if choice.ahead else None
+        self.size, self.proportional = size, choice.proportional
         step = torch.empty_like(choice.order)
         stay = torch.arange(kept).expand(len(step), -1)
         step.scatter_(1, choice.order, torch.cat([stay, choice.destination], dim=1))
@@ -243,6 +244,18 @@ def apply(choice: Choice, hidden: torch.Tensor, size: torch.Tensor, kept: int) -
     else:
         hidden = sum_tokens(hidden, choice.weight, order, into, kept)
     return hidden, sum_tokens(size, ones if choice.share is None else choice.share, order, into, kept)
+
+
+def merged_attention(state: State, choice: Choice) -> torch.Tensor:
+    """(B, h, kept, kept): the attention of all tokens, keys that became one summed, queries averaged by the weights."""
+    assert choice.destination is not None
+    kept = choice.order.shape[1] - choice.destination.shape[1]
+    stay = torch.arange(kept).expand(len(choice.order), -1)
+    rows = torch.empty_like(choice.order).scatter_(1, choice.order, torch.cat([stay, choice.destination], dim=1))
+    member = (rows[:, None] == torch.arange(kept)[:, None]).to(state.hidden.dtype)  # (B, kept, N)
+    share = member * (state.size if choice.weight is None else choice.weight).mT
+    share = share / share.sum(dim=2, keepdim=True).clamp_min(1e-4)
+    return share[:, None] @ state.attention @ member.mT[:, None]
 
 
 class _Attention(TorchFunctionMode):

@@ -100,6 +100,24 @@ def reduce_tokens(site: Site, step: Step, selection: Selection[ir.Value]) -> tup
     return reduced, step.add(size, selection.share if selection.share is not None else site.ones)
 
 
+def attend_ahead(site: Site, step: Step, selection: Selection[ir.Value], value: ir.Value) -> ir.Value:
+    """(B, h, kept, d): the values of the reduced tokens, weighted by the attention of the site's unreduced ones.
+
+    Nothing of the size N x N is gathered: to sum the columns is to give each token the value of the row it ended in,
+    and the rows are averaged behind the product. Transposes meet those that the block has around its attention.
+    """
+    op, heads_last = site.op, [0, 2, 1, 3]
+    assert site.attention is not None and not selection.dropped
+    spread = op.Transpose(site.gather(op.Transpose(value, perm=heads_last), step.rows), perm=heads_last)
+    product = op.MatMul(op.Cast(site.attention.weights, to=value.dtype), spread)  # (B, h, N, d)
+    rows = op.Reshape(op.Transpose(product, perm=heads_last), np.array([0, 0, -1]))  # (B, N, h d)
+    weight = next(w for w in (selection.weight, site.size, site.ones) if w is not None)
+    merged, _ = step.merge(rows, weight)
+    heads = value.shape[1]  # type: ignore[index]
+    attended: ir.Value = op.Transpose(op.Reshape(merged, np.array([0, 0, heads, -1])), perm=heads_last)
+    return attended
+
+
 def next_stage(
     site: Site, stage: Stage, step: Step, size: ir.Value | None, bias: ir.Value | None, original: int
 ) -> Stage:

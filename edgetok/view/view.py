@@ -20,7 +20,7 @@ from edgetok.view.outputs import emit_reduced, restore
 from edgetok.view.positions import local_bias, place_tables
 from edgetok.view.prefix import prefix_tokens
 from edgetok.view.site import Site
-from edgetok.view.stage import Stage, Step, next_stage, reduce_tokens
+from edgetok.view.stage import Stage, Step, attend_ahead, next_stage, reduce_tokens
 
 
 @dataclass
@@ -117,31 +117,32 @@ class TransformerView:
             The stage behind the block.
         """
         at_start = acting is not None and acting.technique.where == "start"
+        attended: ir.Value | None = None  # what the block's attention gives, where that is computed here
         if acting is not None and at_start:
             place_tables(self.model.graph, flow, block.index, stage)
             site = self._site(block, stage, acting, plans, start=flow)
-            stage = self._reduce(site, block.stream, stage, acting, block)
+            stage, attended = self._reduce(site, block.stream, stage, acting, block)
             place_tables(self.model.graph, flow, block.index, stage)
-        else:
+        if attended is None:
             self._add_bias(block, stage)
         watching = {n: plan for n, plan in enumerate(plans) if plan.technique.observe is not None}
-        if not watching and (acting is None or at_start):
-            return stage
-        site = self._site(block, stage, None if at_start else acting, plans)
-        for number, plan in watching.items():
-            assert plan.technique.observe is not None
-            memory = plan.technique.observe.graph(site, stage.memories.get(number), plan.config)
-            if memory is not None:
-                stage.memories[number] = memory
-        if acting is not None and not at_start:
-            site = replace(site, memory=stage.memories.get(plans.index(acting)))
-            after = self._reduce(site, block.after_attention, stage, acting, block)
-            place_tables(self.model.graph, flow, block.index, after)
-        else:
-            after = stage
-        assert site.attention is not None
-        if site.attention.is_computed:
-            self._attend(block, site.attention.weights)
+        after = stage
+        if watching or (acting is not None and not at_start):
+            site = self._site(block, stage, None if at_start else acting, plans)
+            for number, plan in watching.items():
+                assert plan.technique.observe is not None
+                memory = plan.technique.observe.graph(site, stage.memories.get(number), plan.config)
+                if memory is not None:
+                    stage.memories[number] = memory
+            if acting is not None and not at_start:
+                site = replace(site, memory=stage.memories.get(plans.index(acting)))
+                after, _ = self._reduce(site, block.after_attention, stage, acting, block)
+                place_tables(self.model.graph, flow, block.index, after)
+            assert site.attention is not None
+            if attended is None and site.attention.is_computed:
+                attended = site.op.MatMul(site.op.Cast(site.attention.weights, to=block.value.dtype), block.value)
+        if attended is not None:
+            self._take_attention(block, attended, stage.tokens)
         return after
 
     def check(self, starts: dict[ir.Value, int]) -> Flow:
@@ -243,9 +244,16 @@ class TransformerView:
             stage.memories.get(plans.index(acting)) if acting else None,
         )  # fmt: skip
 
-    def _reduce(self, site: Site, hidden: ir.Value, stage: Stage, plan: Plan, block: Block) -> Stage:
-        """Let a technique choose, apply its choice, and hand the result to all who read the residual stream."""
-        uses = [use for use in g.consumers(hidden) if use[0] not in g.ancestors([site.query, site.key, site.value])]
+    def _reduce(
+        self, site: Site, hidden: ir.Value, stage: Stage, plan: Plan, block: Block
+    ) -> tuple[Stage, ir.Value | None]:
+        """Let a technique choose, apply its choice, and hand the result to all who read the residual stream.
+
+        Returns:
+            The stage behind it, and what the block's attention gives where that looks at the tokens as they came.
+        """
+        reads = g.ancestors([site.query, site.key, site.value])
+        uses = [use for use in g.consumers(hidden) if use[0] not in reads]
         selection = plan.technique.select(site, plan.config)
         step = Step.of(site, selection)
         reduced, size = reduce_tokens(site, step, selection)
@@ -260,19 +268,18 @@ class TransformerView:
             bias = site.op.Cast(key_bias(site.op, size, selection.proportional, site.padded), to=hidden.dtype)
         after = next_stage(site, stage, step, size, bias, self.tokens)
         hidden.meta.update(reduced=reduced, rows=after.rows, bias=bias, companions=after.companions)
-        if selection.attention is not None:
-            self._attend(block, selection.attention)
-        elif plan.technique.where == "start":
-            self._add_bias(block, after)
-        return after
+        if not selection.ahead:
+            return after, None
+        assert site.attention is not None
+        hidden.meta.update(attention=site.attention.weights)
+        return after, attend_ahead(site, step, selection, block.value)
 
-    def _attend(self, block: Block, weights: ir.Value) -> None:
-        """Let a block weight its values with attention weights (B, h, N, N) that are there already."""
-        old = block.attention
-        op = g.Emitter(self.model.graph)
-        new = op.MatMul(op.Cast(weights, to=block.value.dtype), block.value)
-        g.typed(new, old.outputs[0].dtype, list(old.outputs[0].shape or ()))
-        old.outputs[0].replace_all_uses_with(new)
+    def _take_attention(self, block: Block, attended: ir.Value, tokens: int) -> None:
+        """Let what is computed elsewhere, (B, h, N, d), take the place of a block's attention."""
+        old, dims = block.attention, g.static_shape(block.query)
+        assert dims is not None
+        g.typed(attended, old.outputs[0].dtype, ["batch", dims[1], tokens, dims[3]])
+        old.outputs[0].replace_all_uses_with(attended)
         self.model.graph.remove(old, safe=True)
 
     def _scale(self, block: Block) -> float:
@@ -297,16 +304,14 @@ class TransformerView:
             bias = local_bias(op, stage, block.reach, bias, dtype)
         if bias is None:
             return
-        old, dims, scale = block.attention, g.static_shape(block.query), self._scale(block)
+        dims = g.static_shape(block.query)
         assert dims is not None
         new = op.ProportionalAttention(
-            block.query, block.key, block.value, bias, domain="edgetok", scale=scale, heads=dims[1],
+            block.query, block.key, block.value, bias, domain="edgetok", scale=self._scale(block), heads=dims[1],
             queries=stage.tokens,
         )  # fmt: skip
-        g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
-        old.outputs[0].replace_all_uses_with(new)
+        self._take_attention(block, new, stage.tokens)
         block.attention = new.producer()
-        self.model.graph.remove(old, safe=True)
 
     def _free_reshapes(self, flow: Flow) -> None:
         """Let the Reshapes work for any count of tokens."""
