@@ -33,6 +33,7 @@ STREAM = {
     "wav2vec2-masked": ("final_layer_norm", "input"),
     "bert": ("attention.output", "output"),
 }
+IN_FRONT = ("extract_features",)  # outputs that hold what the encoder reads, not its tokens
 PREFIX = {"vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "bert": 1}  # else 0
 
 
@@ -68,6 +69,7 @@ class Reference:
         self.prefix = PREFIX.get(self.family, 0)
         self.size: torch.Tensor | None = None
         self.rows: torch.Tensor | None = None
+        self.positions: torch.Tensor | None = None
         self.memory: torch.Tensor | None = None
         self.weights: torch.Tensor | None = None  # of attention, in place of the softmax
         self.proportional, self.probing = True, False
@@ -118,7 +120,7 @@ class Reference:
         assert self.size is not None
         return State(
             hidden.clone(), self.size, *self.heads, self._bias(), self.scale, self.prefix, block, len(self.blocks),
-            self.memory,
+            self.memory, self.positions, hidden.shape[1] if self.rows is None else self.rows.shape[1],
         )  # fmt: skip
 
     def _start(self, args: tuple[torch.Tensor, ...], block: int) -> None:
@@ -164,6 +166,8 @@ class Reference:
                 Selection(choice.order, choice.destination, choice.dropped), self.memory, self.size, kept
             )
         self.size, self.proportional, self.weights = size, choice.proportional, choice.attention
+        stay = choice.order[:, :kept]
+        self.positions = stay if self.positions is None else self.positions.gather(1, stay)
         step = torch.empty_like(choice.order)
         stay = torch.arange(kept).expand(len(step), -1)
         step.scatter_(1, choice.order, torch.cat([stay, choice.destination], dim=1))
@@ -177,7 +181,7 @@ class Reference:
 
     def _give_out(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Reduce the tokens behind the encoder."""
-        tokens = {name: value for name, value in outputs.items() if value.dim() == 3}
+        tokens = {name: value for name, value in outputs.items() if value.dim() == 3 and name not in IN_FRONT}
         hidden, blocks = next(iter(tokens.values())), len(self.blocks)
         choice = self._choose(self._state(hidden, blocks), blocks)
         kept = hidden.shape[1] - self.plan[blocks]

@@ -213,7 +213,8 @@ class TransformerView:
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0], *heads,
             AttentionMap(op, heads[0], heads[1], self._scale(block), bias), stage.size, padded, stage.tokens,
             self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
-            stage.memories.get(plans.index(acting)) if acting else None,
+            stage.memories.get(plans.index(acting)) if acting else None, positions=stage.positions,
+            original=self.tokens,
         )  # fmt: skip
 
     def _reduce(self, site: Site, hidden: ir.Value, stage: Stage, plan: Plan, block: Block) -> Stage:
