@@ -8,8 +8,8 @@ most `tau`. What stays stands in its places' order. The saliency is what the cla
 (mean over heads): the paper's attention from the text is not there in an encoder.
 
 What differs: the paper's count depends on the picture; here it is fixed, so where fewer pass the rest is filled up from
-the rejected by saliency, and where more would pass the least salient go. The paper's tau, and its layer, could not be looked up:
-the default is ours. With tau=1 nothing is rejected, and saliency alone decides.
+the rejected by saliency, and where more would pass the least salient go. The paper's tau and layer could not be looked
+up: the defaults are ours. With tau=1 nothing is rejected, and saliency alone decides.
 """
 
 from __future__ import annotations

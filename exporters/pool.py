@@ -1,7 +1,7 @@
 """pool: behind the encoder average the tokens over squares of their grid.
 
 Matryoshka Multimodal Models (M3, ICLR 2025), https://arxiv.org/abs/2405.17430, section 3; published code:
-matryoshka_vis_token_process, which averages over kernel = stride = sqrt(576 / s) for s = 1, 9, 36, 144 or 576 tokens left.
+matryoshka_vis_token_process, which averages over kernel = stride = sqrt(576 / s) for s = 1, 9, 36, 144 or 576.
 The paper trains the language model with all of these; a model that was not trained so loses more.
 
 The patches are one square grid unless `rows` says how many rows it has; `rows=1` is for sound and text, which is
@@ -73,7 +73,7 @@ def cells(free: int, left: int, config: Config) -> np.ndarray:
 
 
 def pool(tokens: int, prefix: int, count: int, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """The prefix, the first patch of each cell, and the others; and the row of the cell that each of these belongs to."""
+    """The prefix, the first patch of each cell, and the others; and the row of the cell that each of these is in."""
     cell = cells(tokens - prefix, tokens - prefix - count, config)
     first = np.unique(cell, return_index=True)[1]
     others = np.setdiff1d(np.arange(len(cell)), first)

@@ -20,7 +20,7 @@ TENSORS = ("hidden", "size", "queries", "keys", "values", "bias", "memory", "pos
 def state(hidden: torch.Tensor, *, prefix: int = 0, block: int = 0, blocks: int = 1, **given: torch.Tensor) -> State:
     """What a reference sees of tokens (B, N, C), by default all of size 1 and their own queries, keys and values."""
     batch, tokens, _ = hidden.shape
-    heads = {name: hidden[:, None] for name in ("queries", "keys", "values")}
+    heads = dict.fromkeys(("queries", "keys", "values"), hidden[:, None])
     rest = {"size": torch.ones(batch, tokens, 1), "bias": torch.zeros(batch, 1, 1, tokens), "original": tokens}
     return State(hidden, scale=1.0, prefix=prefix, block=block, blocks=blocks, **heads | rest | given)
 
