@@ -69,6 +69,8 @@ class State:
         memory: (B, N, M) what the technique observed in the blocks so far; None for nothing.
         positions: (B, N) the original place of each token; None while nothing was reduced.
         original: how many tokens the first block has.
+        source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
+        project: what these make of such a stream.
     """
 
     hidden: torch.Tensor
@@ -84,6 +86,8 @@ class State:
     memory: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     original: int = 0
+    source: torch.Tensor | None = None
+    project: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def scores(self) -> torch.Tensor:

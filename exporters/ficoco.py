@@ -140,13 +140,13 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     if has_windows(state.original - prefix, config):
         at = torch.arange(tokens).expand(batch, -1) if state.positions is None else state.positions
         window = torch.from_numpy(window_of(state.original - prefix))[at[:, prefix:] - prefix][..., 0]
-        least = torch.full_like(worth, NOWHERE).scatter_reduce(1, window, worth, "amin")
+        least = torch.full_like(worth, torch.inf).scatter_reduce(1, window, worth, "amin")
         less = torch.where(worth > 0, worth / 2, worth * 2)
         worth = torch.where(worth <= least.gather(1, window), less, worth)
     worth = worth - PADDING * (1 - real[:, prefix:, 0])
     order = state.keep_highest(torch.cat([torch.zeros(batch, prefix, dtype=worth.dtype), worth], dim=1), count)
     stay, gone = order[:, prefix : tokens - count], order[:, tokens - count :]
-    barred = scores - NOWHERE * (1 - real).mT
+    barred = scores.masked_fill(real.mT == 0, -torch.inf)
     rows = barred.gather(1, gone[..., None].expand(-1, -1, tokens)).gather(2, stay[:, None].expand(-1, count, -1))
     return Selection(order, rows.argmax(dim=2) + prefix, weight=real, proportional=False)
 

@@ -34,6 +34,17 @@ STREAM = {
     "bert": ("attention.output", "output"),
 }
 IN_FRONT = ("extract_features",)  # outputs that hold what the encoder reads, not its tokens
+# What makes the outputs of the residual stream behind the last block; clip-vision gives that out as it is.
+PROJECTOR = {
+    "vit": "layernorm",
+    "deit": "layernorm",
+    "dinov2": "layernorm",
+    "dinov2-registers": "layernorm",
+    "whisper": "layer_norm",
+    "wav2vec2": "encoder.layers.{last}.final_layer_norm",
+    "wav2vec2-masked": "encoder.layer_norm",
+    "bert": "encoder.layer.{last}.output.LayerNorm",
+}
 PREFIX = {"vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "bert": 1}  # else 0
 
 
@@ -82,9 +93,17 @@ class Reference:
             if self.technique.where == "start" and index in self.plan:
                 block.register_forward_pre_hook(lambda _, args, i=index: self._start(args, i))
         self.blocks[-1].register_forward_hook(lambda _, args, out: self._restore(out))
+        self.source: torch.Tensor | None = None
+        self.projector = self._projector(module)
+        if self.projector is not None:
+            self.projector.register_forward_pre_hook(lambda _, args: setattr(self, "source", args[0].clone()))
         with torch.no_grad(), _Attention(self):
             outputs = named(module(**cast(feeds, dtype)))
         return self._give_out(outputs) if self.technique.where == "output" else outputs
+
+    def _projector(self, module: torch.nn.Module) -> torch.nn.Module | None:
+        path = PROJECTOR.get(self.family)
+        return None if path is None else module.get_submodule(path.format(last=len(self.blocks) - 1))
 
     def attend(
         self,
@@ -183,7 +202,9 @@ class Reference:
         """Reduce the tokens behind the encoder."""
         tokens = {name: value for name, value in outputs.items() if value.dim() == 3 and name not in IN_FRONT}
         hidden, blocks = next(iter(tokens.values())), len(self.blocks)
-        choice = self._choose(self._state(hidden, blocks), blocks)
+        project = None if self.projector is None else self.projector.forward  # past the hooks
+        state = replace(self._state(hidden, blocks), source=self.source, project=project)
+        choice = self._choose(state, blocks)
         kept = hidden.shape[1] - self.plan[blocks]
         destination, dropped = choice.destination, choice.dropped
         if destination is None:

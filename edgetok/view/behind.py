@@ -76,7 +76,7 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
     site = Site(
         op, tokens, view.model.graph.inputs[0], None, None, None, None, size, padded, stage.tokens - cut,
         view.prefix - cut, plan.behind, len(view.blocks), len(view.blocks), memory, original=view.tokens - cut,
-        positions=_positions(op, stage, cut),
+        positions=_positions(op, stage, cut), source=_source(view, tokens),
     )  # fmt: skip
     if not plan.technique.across:
         return site
@@ -91,6 +91,15 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
     whole = replace(site, memory=joined, tokens=crops * site.tokens, crops=crops, size=None)
     hidden = _joined(whole, tokens)
     return replace(whole, hidden=hidden, batched=hidden)
+
+
+def _source(view: TransformerView, tokens: ir.Value) -> ir.Value | None:
+    """(B, N, C): the residual stream with the last MLP added, where the tokens given out are made of it."""
+    stream = now(view.blocks[-1].after_attention)
+    sums = [node.outputs[0] for node, _ in g.consumers(stream) if node.op_type == "Add"]
+    if len(sums) != 1 or sums[0] is tokens or sums[0].producer() not in g.ancestors([tokens]):
+        return None
+    return sums[0]
 
 
 def _positions(op: g.Emitter, stage: Stage, cut: int) -> ir.Value | None:

@@ -34,6 +34,8 @@ class Site:
         crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
         positions: (B, N) int64: the original place of each token; None while nothing was reduced.
         original: how many tokens the first block has.
+        source: (B, N0, C) behind the encoder: the residual stream behind the last block, from which norms and
+            a projector make `hidden`; None where nothing is made of it.
     """
 
     op: g.Emitter
@@ -54,6 +56,7 @@ class Site:
     crops: int = 1
     positions: ir.Value | None = None
     original: int = 0
+    source: ir.Value | None = None
 
     @cached_property
     def metric(self) -> ir.Value:
@@ -95,6 +98,11 @@ class Site:
         """(B, N, d) fp32, each row at length one, so that products are cosines; a row of zeros stays zeros."""
         length = self.op.ReduceL2(rows, np.array([-1]))
         return self.op.Div(rows, self.op.Max(length, np.float32(EPSILON)))
+
+    def projected(self, source: ir.Value) -> ir.Value:
+        """(B', N0, C) -> (B', N, D): what norms and projector behind the last block make of other tokens."""
+        assert self.source is not None
+        return g.copies(self.op.graph, self.source, [self.hidden], source)[0]
 
     def gather(self, value: ir.Value, index: ir.Value) -> ir.Value:
         """(B, N, ...), (B, K) -> (B, K, ...): value[b, index[b]]"""
