@@ -75,6 +75,7 @@ def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch
 
 def select(site: Site, config: Config) -> Selection[ir.Value]:
     """One TopK per pivot, over what those before it left."""
+    assert site.memory is not None
     op = site.op
     shares = config.shares(site.tokens - site.prefix - site.count)
     unit = site.part(site.unit_hidden, site.prefix)  # (B, T, C)

@@ -60,6 +60,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
     """The highest saliency first; a token too much like a kept one is behind all that are not."""
     import onnx_ir as ir
 
+    assert site.memory is not None
     op, kept = site.op, site.tokens - site.prefix - site.count
     unit = site.part(site.unit_hidden, site.prefix)
     alike = op.Greater(op.MatMul(unit, op.Transpose(unit, perm=[0, 2, 1])), np.float32(config.tau))

@@ -98,12 +98,13 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
 
 def _sensitivity(site: Site, config: Config) -> ir.Value:
     """(B, N): the lengths of the differences, summed; the constants in front do not matter."""
-    op, total = site.op, None
-    for move in config.moves(site.source.shape[2]):  # type: ignore[index, union-attr]
+    assert site.source is not None and site.source.shape is not None
+    op, lengths = site.op, []
+    for move in config.moves(int(site.source.shape[2])):  # type: ignore[arg-type]
         moved = op.Concat(op.Add(site.source, move), op.Sub(site.source, move), axis=0)  # (2B, N0, C)
         ahead, back = op.Split(site.projected(moved), axis=0, num_outputs=2, outputs=2)
-        length = op.ReduceL2(op.Sub(ahead, back), np.array([2]), keepdims=0)
-        total = length if total is None else op.Add(total, length)
+        lengths.append(op.ReduceL2(op.Sub(ahead, back), np.array([2]), keepdims=0))
+    total: ir.Value = op.Sum(*lengths)
     return total
 
 

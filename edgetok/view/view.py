@@ -209,9 +209,10 @@ class TransformerView:
         if bias is None and padded:
             assert stage.size is not None
             bias = key_bias(op, stage.size, proportional=False, padded=True)
+        query, key, value = heads
         return Site(
-            op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0], *heads,
-            AttentionMap(op, heads[0], heads[1], self._scale(block), bias), stage.size, padded, stage.tokens,
+            op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0],
+            query, key, value, AttentionMap(op, query, key, self._scale(block), bias), stage.size, padded, stage.tokens,
             self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
             stage.memories.get(plans.index(acting)) if acting else None, positions=stage.positions,
             original=self.tokens,
