@@ -113,9 +113,11 @@ def ancestors(values: Iterable[ir.Value | None]) -> set[ir.Node]:
     return seen
 
 
-def copies(graph: ir.Graph, source: ir.Value, values: Sequence[ir.Value]) -> list[ir.Value]:
-    """The values, computed once more from `source` by copies of the nodes in between."""
-    copied: dict[ir.Value | None, ir.Value] = {source: source}
+def copies(
+    graph: ir.Graph, source: ir.Value, values: Sequence[ir.Value], start: ir.Value | None = None
+) -> list[ir.Value]:
+    """The values, computed once more from `source`, or from `start` in its place, by copies of the nodes in between."""
+    copied: dict[ir.Value | None, ir.Value] = {source: source if start is None else start}
     needed = ancestors(values)
     for node in [node for node in graph if node in needed]:
         if not any(value in copied for value in node.inputs):

@@ -70,6 +70,10 @@ class State:
         block: number of this block.
         blocks: how many blocks the model has.
         memory: (B, N, M) what the technique observed in the blocks so far; None for nothing.
+        positions: (B, N) the original place of each token; None while nothing was reduced.
+        original: how many tokens the first block has.
+        source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
+        project: what these make of such a stream.
     """
 
     hidden: torch.Tensor
@@ -83,6 +87,10 @@ class State:
     block: int
     blocks: int
     memory: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    original: int = 0
+    source: torch.Tensor | None = None
+    project: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def scores(self) -> torch.Tensor:
@@ -94,6 +102,11 @@ class State:
         """(B, h, N, N) attention weights."""
         return (self.scores + self.bias).softmax(dim=-1)
 
+    @property
+    def class_attention(self) -> torch.Tensor:
+        """(B, N, 1) what the class token attends to, the mean over heads."""
+        return self.attention[:, :, 0].mean(dim=1)[..., None]
+
     def keep_highest(self, score: torch.Tensor, count: int) -> torch.Tensor:
         """(B, N) -> (B, N): the prefix, the tokens of the highest scores by their places, and the `count` that go."""
         import torch
@@ -102,6 +115,14 @@ class State:
         kept, gone = ranked[:, : ranked.shape[1] - count], ranked[:, ranked.shape[1] - count :]
         prefix = torch.arange(self.prefix).expand(len(ranked), -1)
         return torch.cat([prefix, kept.sort(dim=1).values, gone], dim=1)
+
+    def keep_chosen(self, index: torch.Tensor) -> torch.Tensor:
+        """(B, K), places behind the prefix -> (B, N): the prefix, the chosen and then the others, by their places."""
+        import torch
+
+        batch, tokens, _ = self.hidden.shape
+        chosen = torch.zeros(batch, tokens).scatter(1, index + self.prefix, 1.0)
+        return self.keep_highest(chosen, tokens - self.prefix - index.shape[1])
 
     def stand_ins(self, order: torch.Tensor, count: int) -> torch.Tensor:
         """(B, N) -> (B, count): for each token that goes the row of the patch that stays whose key is the nearest."""

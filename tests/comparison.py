@@ -181,7 +181,7 @@ def moved(state: State, rounded: State, generator: torch.Generator) -> State:
         noise = (coarse.double() - exact).pow(2).mean().sqrt() + 1e-7 * exact.pow(2).mean().sqrt()
         return exact + 2 * noise * torch.randn(exact.shape, generator=generator, dtype=torch.float64)
 
-    return replace(state, **{name: near(name) for name in ("hidden", "queries", "keys", "values", "memory")})
+    return replace(state, **{name: near(name) for name in ("hidden", "queries", "keys", "values", "memory", "source")})
 
 
 def check_weights(got: Choice, wanted: Choice, plain: Choice) -> None:

@@ -117,6 +117,9 @@ REFUSED = {
 }  # fmt: skip
 
 
+NO_GRID = ("whisper", "wav2vec2", "wav2vec2-masked", "bert")  # sound and text: their tokens form no square
+
+
 def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:
     """Other inputs for a family; where there is a mask, the samples are padded to different lengths."""
     draw = torch.Generator().manual_seed(seed)

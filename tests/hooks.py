@@ -43,6 +43,22 @@ PREFIX = {
     "modernbert": 1, "modernbert-local": 1, "modernbert-unmasked": 1, "dinov3": 5,
 }  # fmt: skip
 FAR = -1e4  # added to the score of a key out of reach, as padding can leave a query without any key in reach
+IN_FRONT = ("extract_features",)  # outputs that hold what the encoder reads, not its tokens
+# What makes the outputs of the residual stream behind the last block; clip-vision gives that out as it is.
+PROJECTOR = {
+    "vit": "layernorm",
+    "deit": "layernorm",
+    "dinov2": "layernorm",
+    "dinov2-registers": "layernorm",
+    "dinov3": "norm",
+    "whisper": "layer_norm",
+    "wav2vec2": "encoder.layers.{last}.final_layer_norm",
+    "wav2vec2-masked": "encoder.layer_norm",
+    "bert": "encoder.layer.{last}.output.LayerNorm",
+    "modernbert": "final_norm",
+    "modernbert-local": "final_norm",
+    "modernbert-unmasked": "final_norm",
+}
 
 
 @dataclass
@@ -92,9 +108,17 @@ class Reference:
             enter = functools.partial(self._enter, index)
             block.register_forward_pre_hook(enter, with_kwargs=True)
         self.blocks[-1].register_forward_hook(lambda _, args, out: self._restore(out))
+        self.source: torch.Tensor | None = None
+        self.projector = self._projector(module)
+        if self.projector is not None:
+            self.projector.register_forward_pre_hook(lambda _, args: setattr(self, "source", args[0].clone()))
         with torch.no_grad(), _Attention(self):
             outputs = named(module(**cast(feeds, dtype)))
         return self._give_out(outputs) if self.technique.where == "output" else outputs
+
+    def _projector(self, module: torch.nn.Module) -> torch.nn.Module | None:
+        path = PROJECTOR.get(self.family)
+        return None if path is None else module.get_submodule(path.format(last=len(self.blocks) - 1))
 
     def attend(
         self,
@@ -135,7 +159,7 @@ class Reference:
         assert self.size is not None
         return State(
             hidden.clone(), self.size, *self.heads, self._bias(), self.scale, self.prefix, block, len(self.blocks),
-            self.memory,
+            self.memory, self.positions, hidden.shape[1] if self.rows is None else self.rows.shape[1],
         )  # fmt: skip
 
     def _enter(
@@ -212,9 +236,11 @@ class Reference:
 
     def _give_out(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Reduce the tokens behind the encoder."""
-        tokens = {name: value for name, value in outputs.items() if value.dim() == 3}
+        tokens = {name: value for name, value in outputs.items() if value.dim() == 3 and name not in IN_FRONT}
         hidden, blocks = next(iter(tokens.values())), len(self.blocks)
-        choice = self._choose(self._state(hidden, blocks), blocks)
+        project = None if self.projector is None else self.projector.forward  # past the hooks
+        state = replace(self._state(hidden, blocks), source=self.source, project=project)
+        choice = self._choose(state, blocks)
         kept = hidden.shape[1] - self.plan[blocks]
         destination, dropped = choice.destination, choice.dropped
         if destination is None:

@@ -20,6 +20,7 @@ from tests.saliency import Saliency
 
 SPECS = [spec for name in technique.names() for spec in technique.load(name).examples]
 FIRST = [technique.load(name).examples[0] for name in technique.names()]
+ON_TEXT = [spec if spec != "pool:keep=0.25" else "pool:keep=0.25,rows=1" for spec in FIRST]
 
 
 def reducible(family: str, spec: str, dtype: str = "fp32") -> Reduced:
@@ -31,9 +32,15 @@ def reducible(family: str, spec: str, dtype: str = "fp32") -> Reduced:
         refusal = f"{asked.name} asks what the class token attends to, and this model has none"
     elif needs.where == "output" and family == "vit-mean":
         refusal = "no output holds the encoder's tokens"
+    elif asked.name == "zoo-prune" and family == "clip-vision":
+        refusal = "zoo-prune asks how the projector reacts"
+    elif asked.name == "zoo-prune" and dtype != "fp32":
+        refusal = "vanishes in half precision"
+    elif asked.name == "pool" and not asked.config.rows and family in families.NO_GRID:
+        refusal = "pool averages over a grid"
     if refusal is not None:
         with pytest.raises(Refusal, match=refusal):
-            reduce(data, asked)
+            reduce(data, asked, dtype)
         pytest.skip(refusal)
     return reduce(data, asked, dtype)
 
@@ -114,7 +121,7 @@ def test_a_sample_that_is_not_finite_stays_alone(family, spec):
         assert not clean[output].is_floating_point() or not dirty[output][1].isfinite().any()
 
 
-@pytest.mark.parametrize("spec", FIRST)
+@pytest.mark.parametrize("spec", ON_TEXT)
 def test_minilm(spec):
     """The zoo's sentence encoder, its graph written without torch, against hooks on transformers' BertModel."""
     model = capture("zoo:minilm", CaptureOptions(length=48)).model

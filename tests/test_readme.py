@@ -50,9 +50,9 @@ def test_a_dangling_link_is_found(tmp_path: Path) -> None:
 
 def existing() -> list[str]:
     """The names that a user can give to an option."""
-    from edgetok import devices, runtimes
+    from edgetok import devices, runtimes, technique
 
-    techniques = [file.stem for file in (ROOT / "exporters").glob("[!_]*.py")]
+    techniques = technique.names()
     zoo = [f"zoo:{file.stem}" for file in (ROOT / "edgetok" / "zoo").glob("*.toml")]
     assert techniques and zoo
     return [*techniques, *zoo, *devices.names(), *runtimes.names()]

@@ -75,7 +75,8 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
     memory = None if memory is None else op.Slice(memory, np.array([cut]), np.array([g.LAST]), np.array([1]))
     site = Site(
         op, tokens, view.model.graph.inputs[0], None, None, None, None, size, padded, stage.tokens - cut,
-        view.prefix - cut, plan.behind, len(view.blocks), len(view.blocks), memory,
+        view.prefix - cut, plan.behind, len(view.blocks), len(view.blocks), memory, original=view.tokens - cut,
+        positions=_positions(op, stage, cut), source=_source(view, tokens),
     )  # fmt: skip
     if not plan.technique.across:
         return site
@@ -92,6 +93,22 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
     return replace(whole, hidden=hidden, batched=hidden)
 
 
+def _source(view: TransformerView, tokens: ir.Value) -> ir.Value | None:
+    """(B, N, C): the residual stream with the last MLP added, where the tokens given out are made of it."""
+    stream = now(view.blocks[-1].after_attention)
+    sums = [node.outputs[0] for node, _ in g.consumers(stream) if node.op_type == "Add"]
+    if len(sums) != 1 or sums[0] is tokens or sums[0].producer() not in g.ancestors([tokens]):
+        return None
+    return sums[0]
+
+
+def _positions(op: g.Emitter, stage: Stage, cut: int) -> ir.Value | None:
+    """(B, N - cut): the original place, behind the cut, of each token."""
+    if stage.positions is None or not cut:
+        return stage.positions
+    return op.Sub(behind(op, stage.positions, cut), np.array(cut))
+
+
 def _joined(site: Site, tokens: ir.Value) -> ir.Value:
     """The tokens of all crops in one row."""
     if site.crops == 1:
@@ -103,9 +120,8 @@ def _maps(site: Site, stage: Stage, step: Step, cut: int) -> dict[str, ir.Value]
     """`token_positions` and `token_rows`, composed with the reductions inside the encoder."""
     op = site.op
     positions, rows, original = step.stay, step.rows, site.tokens
-    if stage.rows is not None and stage.positions is not None:
-        positions = op.GatherElements(behind(op, stage.positions, cut), step.stay, axis=1)
-        positions = op.Sub(positions, np.array(cut)) if cut else positions
+    if site.positions is not None:
+        positions = op.GatherElements(site.positions, step.stay, axis=1)
         before = rows_behind(op, stage, cut)
         original = before.shape[1]  # type: ignore[index]
         rows = op.GatherElements(rows, before, axis=1)

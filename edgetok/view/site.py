@@ -32,6 +32,10 @@ class Site:
         block, blocks: number of this block, and how many there are.
         memory: (B, N, M) fp32: what the technique observed in the blocks so far; None for nothing.
         crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
+        positions: (B, N) int64: the original place of each token; None while nothing was reduced.
+        original: how many tokens the first block has.
+        source: (B, N0, C) behind the encoder: the residual stream behind the last block, from which norms and
+            a projector make `hidden`; None where nothing is made of it.
     """
 
     op: g.Emitter
@@ -50,6 +54,9 @@ class Site:
     blocks: int
     memory: ir.Value | None = None
     crops: int = 1
+    positions: ir.Value | None = None
+    original: int = 0
+    source: ir.Value | None = None
 
     @cached_property
     def metric(self) -> ir.Value:
@@ -76,6 +83,13 @@ class Site:
         return self.op.Expand(np.ones((1, 1, 1), np.float32), shape)
 
     @cached_property
+    def class_attention(self) -> ir.Value:
+        """(B, N, 1) fp32: what the class token attends to, the mean over heads."""
+        assert self.attention is not None
+        row = self.op.ReduceMean(self.attention.class_weights, np.array([1]), keepdims=0)  # (B, 1, N)
+        return self.op.Transpose(row, perm=[0, 2, 1])
+
+    @cached_property
     def unit_hidden(self) -> ir.Value:
         """(B, N, C) fp32: the tokens at length one; a row of zeros stays zeros."""
         return self.unit(self.op.Cast(self.hidden, to=ir.DataType.FLOAT), _width(self.hidden))
@@ -88,6 +102,11 @@ class Site:
         """
         scale = np.full(width, width**-0.5, np.float32)
         return self.op.RMSNormalization(rows, scale, axis=-1, epsilon=EPSILON)
+
+    def projected(self, source: ir.Value) -> ir.Value:
+        """(B', N0, C) -> (B', N, D): what norms and projector behind the last block make of other tokens."""
+        assert self.source is not None
+        return g.copies(self.op.graph, self.source, [self.hidden], source)[0]
 
     def gather(self, value: ir.Value, index: ir.Value) -> ir.Value:
         """(B, N, ...), (B, K) -> (B, K, ...): value[b, index[b]]"""
@@ -111,6 +130,19 @@ class Site:
         ranked = self.op.Add(self.ranked(self.part(score, self.prefix), free), np.array(self.prefix))
         stay, gone = self.in_order(self.part(ranked, 0, kept), kept), self.part(ranked, kept)
         order: ir.Value = self.op.Concat(self.per_sample(np.arange(self.prefix)), stay, gone, axis=1)
+        return order
+
+    def keep_chosen(self, index: ir.Value) -> ir.Value:
+        """(B, K), places behind the prefix -> (B, N): the prefix, the chosen and then the others, each by their places.
+
+        A place may stand twice in `index`: the first of the others stays then.
+        """
+        op, free = self.op, self.tokens - self.prefix
+        falling = -np.arange(free, dtype=np.float32)  # all keys differ: exact, and no question of ties
+        high = op.Sub(np.float32(2 * free), op.Cast(index, to=ir.DataType.FLOAT))
+        ranked = self.ranked(op.ScatterElements(self.per_sample(falling), index, high, axis=1), free)
+        patches = op.Add(ranked, np.array(self.prefix)) if self.prefix else ranked
+        order: ir.Value = op.Concat(self.per_sample(np.arange(self.prefix)), patches, axis=1)
         return order
 
     def stand_ins(self, order: ir.Value) -> ir.Value:

@@ -237,11 +237,14 @@ class TransformerView:
             dtype = ir.DataType.FLOAT if stage.bias is None else block.value.dtype
             assert dtype is not None
             bias = local_bias(op, stage, block.reach, bias, dtype)
+        query, key, value = heads
+        attention = AttentionMap(op, query, key, self._scale(block), bias, block.reach is not None)
         return Site(
-            op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0], *heads,
-            AttentionMap(op, heads[0], heads[1], self._scale(block), bias, block.reach is not None), stage.size, padded,
-            stage.tokens, self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
-            stage.memories.get(plans.index(acting)) if acting else None,
+            op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0],
+            query, key, value, attention, stage.size, padded, stage.tokens,
+            self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
+            stage.memories.get(plans.index(acting)) if acting else None, positions=stage.positions,
+            original=self.tokens,
         )  # fmt: skip
 
     def _reduce(
