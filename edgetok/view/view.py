@@ -118,7 +118,11 @@ class TransformerView:
             stage = self._reduce(site, block.stream, stage, acting, block)
         elif stage.bias is not None:
             self._add_bias(block, stage)
-        watching = {n: plan for n, plan in enumerate(plans) if plan.technique.observe is not None}
+        watching = {
+            n: plan
+            for n, plan in enumerate(plans)
+            if plan.technique.observe is not None and (plan.behind or block.index <= max(plan.counts, default=-1))
+        }
         if not watching and (acting is None or at_start):
             return stage
         site = self._site(block, stage, None if at_start else acting, plans)
