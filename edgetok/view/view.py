@@ -138,7 +138,7 @@ class TransformerView:
             after = stage
         assert site.attention is not None
         if site.attention.is_computed:
-            self._attend(block, site.attention.weights)
+            self._attend(block, site.attention.weights, stage.tokens)
         return after
 
     def check(self, starts: dict[ir.Value, int]) -> Flow:
@@ -238,17 +238,18 @@ class TransformerView:
         after = next_stage(site, stage, step, size, bias, self.tokens)
         hidden.meta.update(reduced=reduced, rows=after.rows, bias=bias)
         if selection.attention is not None:
-            self._attend(block, selection.attention)
+            self._attend(block, selection.attention, after.tokens)
         elif plan.technique.where == "start" and bias is not None:
             self._add_bias(block, after)
         return after
 
-    def _attend(self, block: Block, weights: ir.Value) -> None:
+    def _attend(self, block: Block, weights: ir.Value, tokens: int) -> None:
         """Let a block weight its values with attention weights (B, h, N, N) that are there already."""
-        old = block.attention
+        old, dims = block.attention, g.static_shape(block.query)
+        assert dims is not None
         op = g.Emitter(self.model.graph)
         new = op.MatMul(op.Cast(weights, to=block.value.dtype), block.value)
-        g.typed(new, old.outputs[0].dtype, list(old.outputs[0].shape or ()))
+        g.typed(new, old.outputs[0].dtype, ["batch", dims[1], tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
         self.model.graph.remove(old, safe=True)
 
