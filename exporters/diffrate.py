@@ -138,7 +138,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
 TECHNIQUE = Technique(
     summary="drop what the class token attends to least, merge what it attends to little",
     paper="DiffRate, https://arxiv.org/abs/2305.17997, section 3.2",
-    examples=("diffrate:r=2/3/0/4,prune=0/1/0/4", "diffrate:ratio=0.7,layers=1/3"),
+    examples=("diffrate:r=4,prune=0.5", "diffrate:ratio=0.6,layers=1/3,prune=0"),
     config=Config,
     select=select,
     reference=reference,

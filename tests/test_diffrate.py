@@ -129,6 +129,14 @@ def test_published_schedules(name: str):
     assert share == pytest.approx(float(Config().prune), abs=0.05)  # the default, the last block apart
 
 
+def test_counts_per_block_in_a_model():
+    data, module = captured("bert")
+    asked = technique.parse("diffrate:r=2/5/0/4,prune=0/3/0/4")
+    compare(reduce(data, asked), "bert", module, feeds("bert", 3))
+    with pytest.raises(UsageError, match="prune=1/2 has 2 numbers, and the model 4 blocks"):
+        reduce(data, technique.parse("diffrate:r=4,prune=1/2"))
+
+
 @pytest.mark.parametrize(
     ("prune", "message"),
     [
