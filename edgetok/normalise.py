@@ -69,19 +69,7 @@ def _drop_idle_masks(graph: ir.Graph) -> None:
 
 def _reads_no_floats(mask: ir.Value) -> bool:
     """Whether a mask depends on integer inputs only, for which `classify` knows what to try."""
-    seen, stack = set(), [mask]
-    while stack:
-        value = stack.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        node = value.producer()
-        if node is None:
-            if value.is_graph_input() and (value.dtype is None or value.dtype.is_floating_point()):
-                return False
-        elif node.op_type not in ("Shape", "Size"):
-            stack += [v for v in node.inputs if v is not None]
-    return True
+    return all(value.dtype is not None and not value.dtype.is_floating_point() for value in g.sources(mask))
 
 
 def _let_reshapes_copy(graph: ir.Graph) -> None:
@@ -97,7 +85,10 @@ def _strip(model: ir.Model) -> None:
     """Names stay, but no descriptions, stack traces or paths of the machine that exported the graph."""
     from onnx_ir.passes import common
 
+    head = model.metadata_props.get(g.HEAD)
     common.ClearMetadataAndDocStringPass()(model)
+    if head is not None:
+        model.metadata_props[g.HEAD] = head
     model.producer_name = model.producer_version = model.domain = None
     model.graph.name = "main"
     for number, node in enumerate(model.graph):

@@ -53,6 +53,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     """
     from edgetok.naming import name_nodes
     from edgetok.retype import retype
+    from edgetok.rewrite.heads import keep_heads_joined
     from edgetok.view import TransformerView
 
     retype(model, dtype)
@@ -66,6 +67,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     notes: list[str] = []
     if view is not None and specs:
         view.reduce(_plans(view, specs, steps, notes), emit)
+    keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
     return Transformed(model, view.tokens if view else 0, tuple(steps), tuple(notes))

@@ -49,7 +49,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):
     cosine = op.MatMul(x, op.Transpose(x, perm=[0, 2, 1]))
     distances = op.Max(op.Constant(value_float=1.0) + apart - cosine, own)  # (B, N, N)
     closest = op.ReduceMin(distances, columns, keepdims=0)  # (B, N)
-    flat = op.Shape(closest)
+    flat = op.Shape(x, start=0, end=2)
     tree, unmade_all = op.Expand(ids, flat), op.Expand(unmade, flat)
     ones, no_limit = op.Expand(op.Constant(value_float=1.0), flat), op.ReduceMax(unmade_all, rows)
 
@@ -108,7 +108,8 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):
 
     root = op.Loop(depth, op.Constant(value=True), roots, body=ascend)  # a round adds one level to the tree
     number = op.CumSum(op.Cast(op.Equal(root, ids), to=7), one)
-    return op.Min(op.GatherElements(number, root, axis=1), clusters) - one  # a sample with NaN has more clusters
+    label = op.Min(op.GatherElements(number, root, axis=1), clusters) - one  # a sample with NaN has more clusters
+    return op.Reshape(label, flat)  # tells shape inference what a Loop does not
 
 
 function = AgglomerativeClusters

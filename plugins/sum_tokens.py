@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 def SumTokens(x, weight, order, destination, kept: int):  # type: ignore[no-untyped-def]
     """x (B, N, C), weight (B, N, 1), order (B, M), destination (B, M - kept) -> (B, kept, C)."""
     count = op.Constant(value_int=kept)
-    rest = op.Shape(destination, start=1, end=2)
-    parts = op.Concat(op.Reshape(count, op.Constant(value_ints=[1])), rest, axis=0)
-    stay, go = op.Split(op.Unsqueeze(order, op.Constant(value_ints=[-1])), parts, axis=1)  # (B, kept, 1), (B, r, 1)
+    cut, one = op.Reshape(count, op.Constant(value_ints=[1])), op.Constant(value_ints=[1])
+    places = op.Unsqueeze(order, op.Constant(value_ints=[-1]))
+    stay = op.Slice(places, op.Constant(value_ints=[0]), cut, one)  # (B, kept, 1)
+    go = op.Slice(places, cut, op.Constant(value_ints=[9223372036854775807]), one)  # (B, r, 1)
     rows = op.Cast(x, to=1)
     kept_rows = op.GatherND(rows, stay, batch_dims=1) * op.GatherND(weight, stay, batch_dims=1)
     gone_rows = op.GatherND(rows, go, batch_dims=1) * op.GatherND(weight, go, batch_dims=1)

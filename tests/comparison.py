@@ -65,7 +65,7 @@ class Reduced:
         return outputs, choices
 
 
-def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None = None, more: int = 0) -> Reduced:
+def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None = None) -> Reduced:
     """Reduce a captured graph by a technique.
 
     Args:
@@ -73,7 +73,6 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
         spec: technique, schedule and options.
         dtype: of the graph.
         select: in place of the technique's own graph form.
-        more: tokens that go beyond the plan, in each block.
     """
     model = ir.from_proto(onnx.ModelProto.FromString(data))
     retype(model, dtype)
@@ -82,10 +81,9 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
     view = TransformerView.of(model)
     blocks = len(view.blocks)
     if technique.where == "output":
-        plan = {blocks: spec.schedule.behind(view.tokens - view.prefix) + more}
+        plan = {blocks: spec.schedule.behind(view.tokens - view.prefix)}
     else:
-        counts, _ = spec.schedule.resolve(view.tokens, view.prefix, blocks, technique.at_most)
-        plan = {block: count + more for block, count in counts.items()}
+        plan, _ = spec.schedule.resolve(view.tokens, view.prefix, blocks, technique.at_most)
     selections: list[Selection[ir.Value]] = []
 
     def recorded(site: Site, config: Any) -> Selection[ir.Value]:
@@ -95,8 +93,6 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
     recording = replace(technique, select=recorded)
     inside = {block: count for block, count in plan.items() if block < blocks}
     view.reduce([Plan(spec.name, recording, spec.config, inside, behind=plan.get(blocks, 0))])
-    if more:
-        plan = {block: count - more for block, count in plan.items()}
     for i, selection in enumerate(selections):
         for name in CHOSEN:
             if (value := getattr(selection, name)) is not None:

@@ -42,13 +42,13 @@ def _vit(**kw):
     return tf.ViTModel(tf.ViTConfig(patch_size=8, **VISION, **kw), add_pooling_layer=False)
 
 
-def _wav2vec2(**kw):
+def _wav2vec2(of=tf.Wav2Vec2Model, **kw):
     config = tf.Wav2Vec2Config(
         hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96, vocab_size=32,
         conv_dim=(32, 32, 32, 32), conv_stride=(5, 4, 4, 4), conv_kernel=(10, 8, 8, 4), num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4, apply_spec_augment=False, layerdrop=0.0, **kw,
     )  # fmt: skip
-    return tf.Wav2Vec2Model(config)
+    return of(config)
 
 
 FAMILIES = {
@@ -100,6 +100,10 @@ REFUSED = {
             eos_token_id=2, **TEXT,
         )),
         words(),
+    ),
+    "wav2vec2-ctc": lambda: (
+        _wav2vec2(tf.Wav2Vec2ForCTC, pad_token_id=0, feat_extract_norm="layer", do_stable_layer_norm=True),
+        wave(mask=True),
     ),
 }  # fmt: skip
 

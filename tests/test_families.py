@@ -1,5 +1,7 @@
 """Every family x every technique: the graph on onnxruntime against hooks on the original module."""
 
+from pathlib import Path
+
 import onnx
 import onnx_ir as ir
 import pytest
@@ -14,6 +16,7 @@ from edgetok.transform import transform
 from tests import families, hooks
 from tests.comparison import Reduced, check_values, compare, reduce, run, session, unreduced
 from tests.families import captured
+from tests.saliency import Saliency
 
 SPECS = [spec for name in technique.names() for spec in technique.load(name).examples]
 FIRST = [technique.load(name).examples[0] for name in technique.names()]
@@ -87,9 +90,8 @@ def test_what_is_exported_is_what_was_compared(family, spec):
     exported = transform(ir.from_proto(onnx.ModelProto.FromString(data)), [asked], dtype="fp32", emit="full").model
     plugins.add_functions(exported)
     onnx.checker.check_model(ir.to_proto(exported), full_check=True)
-    check_values(
-        run(session(exported), feeds), {name: value.double() for name, value in compared.items()}, compared, 1e-6
-    )
+    wanted = {name: value.double() for name, value in compared.items()}
+    check_values(run(session(exported), feeds), wanted, compared, relative=1e-6)
 
 
 @pytest.mark.parametrize("spec", FIRST)
@@ -126,6 +128,34 @@ def test_minilm(spec):
         }
         ties = compare(reduced, "bert", module, feeds)
         print(f"minilm, {spec}: {ties} choices between equal scores")
+
+
+@pytest.fixture(scope="module")
+def saliency(photograph: Path) -> tuple[bytes, torch.nn.Module, dict[str, torch.Tensor]]:
+    """zoo:dinov2-style-s14 as captured from its file, as a PyTorch module, and the photograph with its mirror image."""
+    entry = zoo.find("dinov2-style-s14")
+    picture = torch.from_numpy(entry.preprocess["input_image"].load([str(photograph)], photograph.parent))
+    model = capture("zoo:dinov2-style-s14").model
+    feeds = {"input_image": torch.cat([picture, picture.flip(3)])}
+    return ir.to_proto(model).SerializeToString(), Saliency(entry.locate()), feeds
+
+
+def test_saliency_untouched(saliency):
+    data, module, feeds = saliency
+    (graph,), (wanted,) = run(session(data), feeds).values(), hooks.run(module, feeds, torch.float32).values()
+    torch.testing.assert_close(graph, wanted, rtol=0, atol=1e-5)
+    unreduced(data, module, feeds)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["tome:r=16", "pitome:r=16", "pitome:ratio=0.925,variant=code", "random:r=16", "cls-topk:ratio=0.7,layers=3/6/9"],
+)
+def test_saliency(saliency, spec):
+    """A real photograph, trained weights, 257 tokens and a head that needs its grid back."""
+    data, module, feeds = saliency
+    ties = compare(reduce(data, technique.parse(spec)), "dinov2", module, feeds)
+    print(f"dinov2-style-s14, {spec}: {ties} choices between equal scores")
 
 
 @pytest.mark.parametrize("spoil", [lambda x: 0.9 * x, lambda x: x.index_fill(1, torch.tensor([0]), float("nan"))])

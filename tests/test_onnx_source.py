@@ -101,6 +101,16 @@ def test_the_batch_in_chains_of_shapes_is_freed(tmp_path: Path):
     assert_same(captured)
 
 
+def test_shapes_are_known_behind_a_group_normalization(tmp_path: Path):
+    """ONNX infers none there; the first layer of Wav2Vec2 is one where torch's newest exporter wrote the file."""
+    body = """s = Constant <value = float[4] {1, 2, 3, 4}> ()   a = GroupNormalization <num_groups = 2> (x, s, s)
+    b = Relu (a)   y = GroupNormalization <num_groups = 4> (b, s, s)"""
+    path = save(tmp_path / "m.onnx", body, "float[B,4,6] x", "float[B,4,N] y", opset=21)
+    captured = capture_onnx(path, CaptureOptions())
+    assert captured.outputs[0].shape == ("batch", 4, 6)
+    assert_same(captured)
+
+
 def test_options_fix_batch_and_length(tmp_path: Path):
     path = save(tmp_path / "m.onnx", "y = Relu (x)", "float[B,N] x", "float[B,N] y")
     captured = capture_onnx(path, CaptureOptions(batch=3, length=7))

@@ -174,7 +174,7 @@ def caller(name: str, args: tuple[object, ...]) -> tuple[ir.Model, dict[str, np.
     function = plugins.load(name).function
     node = ir.node(function.name, inputs, attributes=attributes_of(name, args), domain=plugins.DOMAIN)
     node.outputs[0].name, node.outputs[0].type = "out", ir.TensorType(ir.DataType.INT64)
-    node.outputs[0].shape = ir.Shape(["batch", None])
+    node.outputs[0].shape = ir.Shape([None, None])
     graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET}, name="one")
     model = ir.Model(graph, ir_version=IR_VERSION)
     plugins.add_functions(model)
@@ -189,9 +189,10 @@ def test_every_spelling_gives_the_same(name: str):
     inlined = ir.from_proto(proto)
     InlinePass()(inlined)
     spellings = [proto, onnx.inliner.inline_local_functions(proto), ir.to_proto(inlined)]
-    spellings += [onnx.shape_inference.infer_shapes(p, strict_mode=True, data_prop=True) for p in spellings]
+    inferred = [onnx.shape_inference.infer_shapes(p, strict_mode=True, data_prop=True) for p in spellings]
     wanted = plugins.load(name).reference(*args).numpy()
-    for spelling in spellings:
+    assert {str(ir.from_proto(p).graph.outputs[0].shape) for p in inferred} == {f"[batch,{wanted.shape[1]}]"}
+    for spelling in spellings + inferred:
         onnx.checker.check_model(spelling)
         (got,) = onnxruntime.InferenceSession(spelling.SerializeToString()).run(None, feeds)
         np.testing.assert_array_equal(got, wanted)

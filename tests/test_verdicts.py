@@ -21,6 +21,10 @@ REFUSALS = {
     "llama": ("attention is causal: a merged token has no place in the order", "token reduction works on encoders"),
     "modernbert": ("Mul applies a value per position", "reduce behind it with layers=, or not at all"),
     "beit": ("attention adds a bias per pair of positions", "token reduction needs attention without one"),
+    "wav2vec2-ctc": (
+        "output 'logits' scores classes at every position, as for CTC: the order of the positions is the result",
+        "a reduced model would repeat and misplace symbols: export it without --reduce",
+    ),
     "swin": ("works within windows of the grid", "token reduction needs attention over all tokens"),
 }
 
@@ -70,7 +74,7 @@ def test_foreign_dinov2_works():
     [
         (
             (48, 320),
-            "is a distribution over classes at every position, as for CTC",
+            "scores classes at every position, as for CTC",
             "would repeat and misplace symbols",
         ),
         (None, "the number of tokens is not fixed", "fix it with --size"),
@@ -84,3 +88,14 @@ def test_text_recogniser_is_refused(size: tuple[int, int] | None, reason: str, w
         transform.transform(model, [technique.parse("tome:r=2")], dtype="fp32", emit="full")
     assert reason in caught.value.reason and caught.value.node
     assert caught.value.way_out and way_out in caught.value.way_out
+
+
+def test_a_ctc_head_is_known_by_the_architecture_and_remembered(tmp_path: Path):
+    """Its logits look like any others; a file that edgetok wrote says what they are."""
+    module, _ = families.build("wav2vec2-ctc")
+    module.save_pretrained(tmp_path / "folder")
+    model = capture(str(tmp_path / "folder"), CaptureOptions(length=8000)).model
+    ir.save(model, tmp_path / "model.onnx")
+    for again in (model, capture(str(tmp_path / "model.onnx")).model):
+        with pytest.raises(Refusal, match="as for CTC"):
+            transform.transform(again, [technique.parse("tome:r=2")], dtype="fp32", emit="reduced")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgetok import graph as g
 from edgetok.view.attention import AttentionMap
 
-EPSILON = 1e-12
+EPSILON = 1e-24  # of a mean square
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Site:
     @cached_property
     def unit_metric(self) -> ir.Value:
         """(B, N, d) fp32: the metric at length one, so that products are cosines; a row of zeros stays zeros."""
-        return self.unit(self.metric)
+        return self.unit(self.metric, _width(self.key))
 
     @cached_property
     def is_padding(self) -> ir.Value:
@@ -78,12 +78,16 @@ class Site:
     @cached_property
     def unit_hidden(self) -> ir.Value:
         """(B, N, C) fp32: the tokens at length one; a row of zeros stays zeros."""
-        return self.unit(self.op.Cast(self.hidden, to=ir.DataType.FLOAT))
+        return self.unit(self.op.Cast(self.hidden, to=ir.DataType.FLOAT), _width(self.hidden))
 
-    def unit(self, rows: ir.Value) -> ir.Value:
-        """(B, N, d) fp32, each row at length one, so that products are cosines; a row of zeros stays zeros."""
-        length = self.op.ReduceL2(rows, np.array([-1]))
-        return self.op.Div(rows, self.op.Max(length, np.float32(EPSILON)))
+    def unit(self, rows: ir.Value, width: int) -> ir.Value:
+        """(B, N, width) fp32, each row at length one, so that products are cosines; a row of zeros stays zeros.
+
+        One node: a row at mean square one, times 1 / sqrt(width). ViT-S, one thread: 11 us, and 18 us for the length,
+        its maximum with an epsilon, and the quotient.
+        """
+        scale = np.full(width, width**-0.5, np.float32)
+        return self.op.RMSNormalization(rows, scale, axis=-1, epsilon=EPSILON)
 
     def gather(self, value: ir.Value, index: ir.Value) -> ir.Value:
         """(B, N, ...), (B, K) -> (B, K, ...): value[b, index[b]]"""
@@ -134,3 +138,9 @@ class Site:
         """value[:, start:end:step]"""
         end = g.LAST if end is None else end
         return self.op.Slice(value, np.array([start]), np.array([end]), np.array([1]), np.array([step]))
+
+
+def _width(value: ir.Value | None) -> int:
+    dims = g.static_shape(value) if value is not None else None
+    assert dims is not None and dims[-1] is not None
+    return dims[-1]

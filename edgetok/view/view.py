@@ -142,7 +142,11 @@ class TransformerView:
         return after
 
     def check(self, starts: dict[ir.Value, int]) -> Flow:
-        """Refuse what reductions at these places would break; else say how the tokens flow."""
+        """Refuse what reductions at these places would break; else say how the tokens flow.
+
+        A CTC head is known by its Softmax, or by what capture noted in the metadata. Where a foreign file has neither,
+        its logits look like those of any classifier of single tokens, and it is let through.
+        """
         first = self.blocks[0].attention.name
         if self.mask is Mask.CAUSAL:
             raise Refusal(
@@ -165,14 +169,15 @@ class TransformerView:
                     node=end.node.name if end.node else None,
                     way_out="reduce behind it with layers=, or not at all",
                 )
+        ctc = self.model.metadata_props.get(g.HEAD) == "ctc"
         for output in self.model.graph.outputs:
             node = output.producer()
-            if node is not None and node.op_type in ("Softmax", "LogSoftmax") and g.rank(output) == 3:
+            if node is not None and g.rank(output) == 3 and (ctc or node.op_type in ("Softmax", "LogSoftmax")):
                 raise Refusal(
-                    f"output {output.name!r} is a distribution over classes at every position, as for CTC: "
+                    f"output {output.name!r} scores classes at every position, as for CTC: "
                     "the order of the positions is the result",
                     node=node.name,
-                    way_out="a reduced model would repeat and misplace symbols",
+                    way_out="a reduced model would repeat and misplace symbols: export it without --reduce",
                 )
         return flow
 
@@ -272,7 +277,10 @@ class TransformerView:
         old, dims, scale = block.attention, g.static_shape(block.query), self._scale(block)
         assert dims is not None
         op = g.Emitter(self.model.graph)
-        new = op.ProportionalAttention(block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale)
+        new = op.ProportionalAttention(
+            block.query, block.key, block.value, stage.bias, domain="edgetok", scale=scale, heads=dims[1],
+            queries=stage.tokens,
+        )  # fmt: skip
         g.typed(new, old.outputs[0].dtype, ["batch", dims[1], stage.tokens, dims[3]])
         old.outputs[0].replace_all_uses_with(new)
         block.attention = new.producer()
