@@ -22,7 +22,8 @@ def attended(*class_row: float, size: tuple[float, ...] | None = None, prefix: i
     tokens = weights.shape[1]
     hidden = 2.0 ** torch.arange(tokens)[None, :, None]
     sizes = None if size is None else torch.tensor([size]).float()[..., None]
-    return state(hidden, attention=weights[:, None].expand(-1, tokens, -1), size=sizes, prefix=prefix)
+    others = torch.eye(tokens)[None, 1:] / 2 + 0.5 / tokens
+    return state(hidden, attention=torch.cat([weights[:, None], others], dim=1), size=sizes, prefix=prefix)
 
 
 def test_by_hand():

@@ -20,7 +20,7 @@ from tests.families import captured, feeds
 from tests.hooks import apply
 from tests.test_golden import VALUES, arrays
 
-HIDDEN = [[9, 9], [2, 0], [0, 3], [0, 4], [1, 1], [3, 4.0]]  # CLS and five patches
+HIDDEN = [[9, 9], [2, 0], [0, 3], [0, 4], [1, 0.5], [3, 4.0]]  # CLS and five patches
 
 
 def attended(*class_row: float, hidden: list[list[float]] = HIDDEN, **of: Any) -> State:
@@ -35,7 +35,7 @@ def test_by_hand():
     assert out.stay == [[0, 1, 2]]  # in the order of attention
     assert out.gone == [[5, 3, 4]] and out.choice.dropped == 1  # 0.4 of 3: token 4, the least attended
     # (3, 4)/5 has the cosine 0.6 with token 1 and 0.8 with token 2; (0, 4) is token 2's direction
-    assert out.into == [[2, 2, 1]]  # (1, 1) is as near to both: the first
+    assert out.into == [[2, 2, 1]]
     torch.testing.assert_close(out.hidden[0], torch.tensor([[9, 9], [2, 0], [1, 11 / 3]]))
     torch.testing.assert_close(out.size[0, :, 0], torch.tensor([1, 1, 1 + 0.8 + 1]))
     assert out.choice.proportional
@@ -48,12 +48,13 @@ def test_sizes_weight_attention_and_no_mean():
     torch.testing.assert_close(out.size[0, :, 0], torch.tensor([1, 3, 5 + 4 * 0.8 + 2]))
 
 
-def test_equal_attention_and_an_opposite_token():
-    hidden = [[1, 0], [1, 0], [1, 0.1], [-1, 0], [-1, 0.0]]
+def test_equal_tokens_and_an_opposite_one():
+    hidden = [[1, 0], [1, 2], [1, 2], [3, 1], [-1, -2.0]]
     out = reduced("diffrate", attended(0.2, 0.2, 0.2, 0.2, 0.2, hidden=hidden), 2, prune="0")
-    assert out.stay == [[0, 1, 2]] and out.gone == [[3, 4]]  # the lower index first
-    assert out.into == [[2, 2]]  # a cosine of -0.995 is above -1
-    assert out.size[0, :, 0].tolist() == [1, 1, 1]  # which adds nothing to a size
+    assert out.stay == [[0, 1, 2]] and out.gone == [[3, 4]]  # equal attention: the lower index stays
+    assert out.into == [[1, 1]]  # equal destinations: the lower row
+    cosine = 5 / (5 * 10) ** 0.5
+    torch.testing.assert_close(out.size[0, :, 0], torch.tensor([1, 1 + cosine, 1]))  # a cosine of -1 adds nothing
 
 
 def test_everything_dropped():
