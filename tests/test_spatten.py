@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from edgetok import technique
 from edgetok.exporters import spatten
 from edgetok.technique import Observe
+from edgetok.transform import transform
 from edgetok.view.site import Site
 from tests.alone import reduced, state
 from tests.comparison import compare, reduce
@@ -71,6 +73,14 @@ def test_what_the_class_token_attends_to_is_another_choice():
     given = state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([ATTENTION]))
     assert reduced("spatten", given, 3).stay == [[0, 4]]
     assert reduced("cls-topk", given, 3, fuse=False).stay == [[0, 2]]
+
+
+def test_blocks_behind_the_last_reduction_keep_their_attention():
+    data, _ = captured("vit")
+    model = ir.from_proto(onnx.ModelProto.FromString(data))
+    transform(model, [technique.parse("spatten:r=4,layers=1")], dtype="fp32", emit="full")
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.count("Softmax") == 2 and kinds.count("Attention") == 2  # whose map is read, and the others
 
 
 def with_observe(monkeypatch: pytest.MonkeyPatch, graph: Any) -> None:
