@@ -42,7 +42,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):
     tokens = op.Shape(x, start=1, end=2)
     merges = tokens - clusters  # (1,)
     ids = op.Unsqueeze(op.Range(zero, op.Squeeze(tokens), one), op.Constant(value_ints=[0]))  # (1, N)
-    own = op.EyeLike(op.ConstantOfShape(op.Concat(tokens, tokens, axis=0))) * gone  # (N, N)
+    own = op.EyeLike(op.ConstantOfShape(op.Concat(tokens, tokens, axis=0))) * (gone + gone) - gone  # (N, N)
 
     left, right = op.Unsqueeze(padding, columns), op.Unsqueeze(padding, rows)
     apart = op.Constant(value_float=100.0) * (left + right) - op.Constant(value_float=204.0) * left * right
@@ -175,4 +175,5 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
         padding = torch.zeros(2, 31)
         padding[0, 20:] = 1
         yield f"padding_{linkage}", (tokens(2, 31, 8), padding, 9, linkage)
+        yield f"padding_alone_{linkage}", (tokens(2, 31, 8), padding, 26, linkage)
         yield f"duplicates_{linkage}", (tokens(2, 6, 4).repeat(1, 3, 1), none, 4, linkage)

@@ -125,7 +125,11 @@ class TransformerView:
             place_tables(self.model.graph, flow, block.index, stage)
         if attended is None:
             self._add_bias(block, stage)
-        watching = {n: plan for n, plan in enumerate(plans) if plan.technique.observe is not None}
+        watching = {
+            n: plan
+            for n, plan in enumerate(plans)
+            if plan.technique.observe is not None and (plan.behind or block.index <= max(plan.counts, default=-1))
+        }
         after = stage
         if watching or (acting is not None and not at_start):
             site = self._site(block, stage, None if at_start else acting, plans)
