@@ -183,15 +183,9 @@ def pair_scores(state: State, received: torch.Tensor, config: Config) -> torch.T
 
     unit = torch.nn.functional.normalize(state.hidden, dim=-1)
     similarity = ((unit @ unit.mT + 1) / 2).clamp_min(0)
-    informed, size = 1 / received, 1 / state.size[..., 0].clamp_min(1)
-    criteria = ((similarity, config.tau_sim), (outer(informed), config.tau_info), (outer(size), config.tau_size))
-    powers = [value.pow(1 / tau) for value, tau in criteria]
-    return powers[0] * powers[1] * powers[2]
-
-
-def outer(value: torch.Tensor) -> torch.Tensor:
-    """(B, N) -> (B, N, N): the products of all pairs."""
-    return value[:, :, None] * value[:, None]
+    u, z = 1 / received, 1 / state.size[..., 0].clamp_min(1)
+    single = u ** (1 / config.tau_info) * z ** (1 / config.tau_size)
+    return similarity ** (1 / config.tau_sim) * single[:, :, None] * single[:, None]
 
 
 TECHNIQUE = Technique(
