@@ -67,4 +67,5 @@ def _columns(graph: ir.Graph, joint: ir.Value, heads: Sequence[ir.Value], width:
     dims = [dim or 1 for dim in g.static_shape(joint) or ()]
     numbers = np.broadcast_to(np.arange(width, dtype=np.float32), dims)
     evaluator = ReferenceEvaluator(ir.to_proto(ir.Model(part, ir_version=g.IR_VERSION)))
-    return [found[0, :, 0].astype(np.int64) for found in evaluator.run(None, {part.inputs[0].name: numbers})]
+    found = evaluator.run(None, {joint.name or "": numbers})
+    return [np.asarray(each)[0, :, 0].astype(np.int64) for each in found]
