@@ -21,7 +21,8 @@ def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, run: Run) ->
     """The plan with the counts that its technique finds on the samples.
 
     What a block scores depends on how many tokens went before it, so the counts are found again under the counts found,
-    until they stay: after as many rounds as there are blocks, and mostly after a few.
+    until they stay. Thresholds that are given settle one block a round at least; for those that follow from a budget it
+    ends after as many rounds too, with the last counts.
 
     Args:
         model: the typed graph, which stays as it is.

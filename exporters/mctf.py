@@ -80,7 +80,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
     received = _received(site)
     scores = _scores(site, received, config)
     padding = [site.part(site.is_padding, each.start, step=2) for each in (a, b)] if site.padded else [None, None]
-    ranked, match = _match(site, scores, 2, *padding, len(a))
+    ranked, match = _match(site, scores, 2, padding[0], padding[1], len(a))
     gone, stay = site.part(ranked, 0, from_a), site.in_order(site.part(ranked, from_a), left_a)
     into = op.GatherElements(match, gone, axis=1)  # places in B
     if from_b == 0:
@@ -112,7 +112,8 @@ def _received(site: Site) -> ir.Value:
     if site.padded:
         real = op.Unsqueeze(op.Sub(np.float32(1), site.is_padding), np.array([1, 2]))
     sums = op.MatMul(real, site.attention.weights)  # (B, h, 1, N): at 197 tokens a fifth of ReduceSum's time
-    return op.Max(op.ReduceSum(sums, np.array([1, 2]), keepdims=0), np.float32(LEAST))
+    received: ir.Value = op.Max(op.ReduceSum(sums, np.array([1, 2]), keepdims=0), np.float32(LEAST))
+    return received
 
 
 def _scores(site: Site, received: ir.Value, config: Config) -> ir.Value:
@@ -183,15 +184,9 @@ def pair_scores(state: State, received: torch.Tensor, config: Config) -> torch.T
 
     unit = torch.nn.functional.normalize(state.hidden, dim=-1)
     similarity = ((unit @ unit.mT + 1) / 2).clamp_min(0)
-    informed, size = 1 / received, 1 / state.size[..., 0].clamp_min(1)
-    criteria = ((similarity, config.tau_sim), (outer(informed), config.tau_info), (outer(size), config.tau_size))
-    powers = [value.pow(1 / tau) for value, tau in criteria]
-    return powers[0] * powers[1] * powers[2]
-
-
-def outer(value: torch.Tensor) -> torch.Tensor:
-    """(B, N) -> (B, N, N): the products of all pairs."""
-    return value[:, :, None] * value[:, None]
+    u, z = 1 / received, 1 / state.size[..., 0].clamp_min(1)
+    single = u ** (1 / config.tau_info) * z ** (1 / config.tau_size)
+    return similarity ** (1 / config.tau_sim) * single[:, :, None] * single[:, None]
 
 
 TECHNIQUE = Technique(

@@ -15,14 +15,17 @@ from edgetok import plugins, technique
 from edgetok.errors import UsageError
 from edgetok.exporters import mctf, tome
 from edgetok.exporters.mctf import Config
+from edgetok.exporters.sources.pytorch import capture_module
+from edgetok.model import Origin
 from edgetok.technique import Selection, State
 from edgetok.transform import transform
 from edgetok.view.attention import AttentionMap
 from edgetok.view.site import Site
+from edgetok.view.stage import Step, attend_ahead
 from tests import hooks
 from tests.comparison import compare, reduce, run, session
 from tests.families import captured, feeds
-from tests.test_golden import VALUES, arrays, check_stack, rows
+from tests.test_golden import VALUES, Stack, arrays, check_stack, rows
 
 STACK = ("mctf_blocks_osa1", 3, "mctf:r=5")
 
@@ -141,8 +144,6 @@ def test_published_matching(golden: dict[str, torch.Tensor]):
 
 def test_published_matching_by_the_graph(golden: dict[str, torch.Tensor]):
     """The graph form and the look ahead, with one-hot values: what comes out is the merged map itself."""
-    from edgetok.view.stage import Step, attend_ahead
-
     fed = one_matching(golden) | {"values": torch.eye(181).expand(1, 3, -1, -1)}
     x, queries, keys, values = (
         g.typed(ir.Value(name=key), ir.DataType.FLOAT, list(value.shape)) for key, value in fed.items()
@@ -210,6 +211,15 @@ def test_queries_and_keys_are_of_all_tokens_and_values_of_the_merged():
     assert parts == {"attention", "reduce", "mlp"}
     (softmax,) = (node for node in model.graph if node.op_type == "Softmax")
     assert softmax.name.startswith("blocks.2/attention/")
+
+
+def test_a_joint_projection_is_computed_once():
+    """Its queries and keys from all tokens, its values from the merged ones."""
+    stack = arrays(STACK[0])
+    model = capture_module(Stack(stack, 1), {"x": stack["x_in"]}, Origin("callable", "stack")).model
+    transform(model, [technique.parse("mctf:r=5")], dtype="fp32", emit="reduced")
+    linear = [node for node in model.graph if node.op_type == "MatMul" and node.inputs[1].is_initializer()]
+    assert [list(node.inputs[1].shape) for node in linear] == [[24, 24]] * 4 + [[24, 96], [96, 24]]
 
 
 def test_with_what_is_observed():

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.errors import Refusal
+from edgetok.rewrite.projection import split_projection
 from edgetok.technique import Plan
 from edgetok.view.attention import AttentionMap, key_bias
 from edgetok.view.behind import reduce_outputs
@@ -93,6 +94,9 @@ class TransformerView:
             for block in self.blocks
             if block.index in acting
         }
+        for block in self.blocks:
+            if block.stream in starts:  # values are of the reduced tokens, queries and keys of all
+                split_projection(self.model.graph, block.attention)
         behind = [plan for plan in plans if plan.behind]
         if not starts:
             starts = {self.blocks[-1].after_attention: len(self.blocks) - 1}
