@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from edgetok import technique
 from edgetok.errors import Refusal, UsageError
+from edgetok.flops import Work, within_budget
 from edgetok.manifest import Step
+from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +83,7 @@ def _plan(
     plan: dict[int, tuple[int, Select]] = {}
     tokens = view.tokens
     for spec in sorted(specs, key=lambda spec: spec.schedule.first()):
-        counts, more = spec.schedule.resolve(tokens, view.prefix, len(view.blocks))
+        counts, more = _resolve(view, spec.schedule, {block: count for block, (count, _) in plan.items()})
         notes += more
         select = technique.load(spec.name).select
         for block, count in counts.items():
@@ -93,6 +95,17 @@ def _plan(
     if [step.block for step in steps] != sorted(step.block for step in steps):
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
     return plan
+
+
+def _resolve(view: TransformerView, schedule: Schedule, before: Mapping[int, int]) -> tuple[dict[int, int], list[str]]:
+    """The count of tokens that go in each block, of those that earlier techniques leave, and notes for the user."""
+
+    def resolve(schedule: Schedule) -> tuple[dict[int, int], list[str]]:
+        return schedule.resolve(view.tokens - sum(before.values()), view.prefix, len(view.blocks))
+
+    if schedule.budget:
+        schedule = within_budget(schedule, Work.of(view), before, lambda candidate: resolve(candidate)[0])
+    return resolve(schedule)
 
 
 def _call(select: Callable[..., technique.Selection], config: object, site: object) -> technique.Selection:
