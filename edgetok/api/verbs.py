@@ -1,4 +1,4 @@
-"""The verbs: export, load, profile, compare. What puts all the pieces together."""
+"""Export, load, profile, compare."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def export(
     say("running the original")
     original = captured.reference(feeds)
     say("checking the captured graph")
-    check_exact(_run(captured, feeds), original)
+    check_exact(run_captured(captured, feeds), original)
     say("transforming")
     done = transform(captured.model, specs, dtype=dtype, emit=emit)
     add_functions(captured.model)
     say("comparing with the original")
-    expected = _run(captured, feeds)
+    expected = run_captured(captured, feeds)
     fidelity = compare_outputs(full_outputs(expected, original), original, feeds.get("attention_mask"))
     check_fidelity(fidelity, min_cosine)
     for note in done.notes:
@@ -323,7 +323,7 @@ def _open_or_export(
     )
 
 
-def _run(captured: Captured, feeds: Arrays) -> Arrays:
+def run_captured(captured: Captured, feeds: Arrays) -> Arrays:
     """Run a graph as it stands on onnxruntime."""
     from edgetok import runtimes
     from edgetok.serialize import write_model
