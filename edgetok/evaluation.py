@@ -100,7 +100,7 @@ class Bench:
         seconds: the most that one comparison's turns take together.
     """
 
-    def __init__(self, task: Task, *, rounds: int = 9, seconds: float = 3.0):
+    def __init__(self, task: Task, *, rounds: int = 9, seconds: float = 1.5):
         self.task, self.rounds, self.seconds = task, rounds, seconds
 
     def __enter__(self) -> Bench:

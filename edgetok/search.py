@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLOOR = 1e-7  # of 1 - cosine: nearer than that is rounding
-SMALL = 1e-3  # an expected improvement of the logarithm below this is not worth a measurement
+SMALL = 3e-4  # an expected improvement of the logarithm below this is not worth a measurement
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def _models(
     lost = np.array([_lost(measured[i][1]) for i in known])
     middle = float(lost.mean())
     # Prior standard deviations: (offset, slopes, bends) of all techniques, the same of each, and of a measurement.
-    mean, sd = _predict(table, same, known, latency, common=(0.1, 0.1, 0.03), own=(0.1, 0.1, 0.02), noise=0.01)
+    mean, sd = _predict(table, same, known, latency, common=(0.1, 0.1, 0.05), own=(0.1, 0.1, 0.03), noise=0.015)
     mean_lost, sd_lost = _predict(
-        table, same, known, lost - middle, common=(1.0, 2.0, 0.3), own=(0.5, 0.5, 0.1), noise=0.01
+        table, same, known, lost - middle, common=(1.0, 2.0, 0.5), own=(0.5, 0.5, 0.2), noise=0.02
     )
     pairs = list(zip((mean + guess).tolist(), sd.tolist(), strict=True))
     return pairs, list(zip((mean_lost + middle).tolist(), sd_lost.tolist(), strict=True))

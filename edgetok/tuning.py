@@ -229,19 +229,19 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
         return Decision("reduce", f"{best.reduce}: {base * latency(best):.3g} ms, cosine {best.cosine:.4f}", best)
     if not faster:
         nearest = min(evaluations, key=latency)
-        why = f"none of {len(evaluations)} candidates is faster than the unreduced model beyond the interval; nearest: "
+        why = f"{len(evaluations)} measured, none is faster than the unreduced model beyond the interval; nearest: "
         why += f"{nearest.reduce}, {nearest.speedup} times as fast"
         return Decision("out of reach" if goal.latency is not None else "do not reduce here", why)
     if goal.latency is not None:
         nearest = min(faster, key=latency)
         return Decision(
             "out of reach",
-            f"none of {len(evaluations)} candidates takes at most {wanted.milliseconds:.3g} ms; nearest: "
+            f"{len(evaluations)} measured, none takes at most {wanted.milliseconds:.3g} ms; nearest: "
             f"{nearest.reduce}, {base * latency(nearest):.3g} ms, cosine {nearest.cosine:.4f}",
         )
     nearest = max(faster, key=lambda each: each.cosine)
     return Decision(
         "do not reduce here",
-        f"none of {len(evaluations)} candidates is faster and holds cosine {wanted.cosine:g}; nearest: "
+        f"{len(evaluations)} measured, none is faster and holds cosine {wanted.cosine:g}; nearest: "
         f"{nearest.reduce}, cosine {nearest.cosine:.4f}, {base * latency(nearest):.3g} ms",
     )

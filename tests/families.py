@@ -126,13 +126,18 @@ def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Te
     """A family's module, its weights spread out so that every part matters, and example inputs."""
     torch.manual_seed(seed)
     module, example = (FAMILIES | REFUSED)[name]()
+    return spread(module), example
+
+
+def spread(module: torch.nn.Module) -> torch.nn.Module:
+    """A module ready to run, its weights drawn so that every part matters."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:  # transformers starts at 0.02: attention would be flat
                 parameter.normal_(0, 1.5 / parameter[0].numel() ** 0.5)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    return module.eval(), example
+    return module.eval()
 
 
 def small_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:

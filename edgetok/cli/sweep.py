@@ -63,25 +63,26 @@ def command(
 
 def print_table(found: Tradeoff, console: Console) -> None:
     """The choices, the fastest first."""
-    numbers = ("tokens", "FLOPs", "cosine", "ms", "speed-up", "95 %")
+    numbers = ("tokens", "FLOPs", "cosine", "ms", "times", "95 %")
     made = table("", *numbers, right=numbers)
     for row in found.rows:
         name = row.reduce or "unreduced"
         style = "bold green" if row.reduce and row.reduce == found.chosen else "" if row.best else "dim"
         made.add_row(f"{name} *" if row.best else name, *_figures(row), style=style)
     console.print(made)
-    console.print("* no other is both faster and nearer to the original", style="dim", markup=False)
+    legend = "times: as fast as unreduced; cosine: least of any output and sample; *: none is faster and nearer"
+    console.print(legend, style="dim", markup=False, highlight=False)
     for name, why in found.left_out.items():
         console.print(f"{name} is left out: {why}", style="yellow", markup=False)
 
 
 def _figures(row: Row) -> list[str]:
-    interval = "" if not row.reduce else f"{row.low:.2f} – {row.high:.2f}" if row.low and row.high else "?"
+    interval = "" if not row.reduce else f"{row.low:.2f}–{row.high:.2f}" if row.low and row.high else "?"
     return [
         str(row.tokens),
         f"{row.flops:.0%}",
         f"{row.cosine:.4f}",
         f"{row.milliseconds:.2f}",
-        f"{row.speedup:.2f}x",
+        f"{row.speedup:.2f}",
         interval,
     ]
