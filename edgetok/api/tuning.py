@@ -89,7 +89,7 @@ def tune(
     seconds = None if time_limit is None else tuning.duration("--time-limit", time_limit)
     machine, out = resolve_device(device).name, check_output(Path(out), force)
     tuning.check_techniques(reduce)
-    name, task = _task(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
     candidates, left_out = _possible(tuning.grid(reduce, task.work, task.prefix), task)
     owner: dict[str, Any] = {"source": name, "device": machine, "space": [each.reduce for each in candidates]}
     with evaluation.Bench(task, rounds=rounds) as bench, _journal(out, owner | bench.identity()) as journal:
@@ -159,7 +159,7 @@ def sweep(
         raise UsageError("give what is to be measured, as in --reduce tome:keep=0.75 --reduce tome:keep=0.5")
     choices = list(dict.fromkeys(map(evaluation.spell, reduce)))
     machine, out = resolve_device(device).name, None if out is None else tradeoff.check_table(Path(out), force)
-    name, task = _task(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
     owner = {"source": name, "device": machine}
     with evaluation.Bench(task, rounds=rounds) as bench, _journal(out, owner | bench.identity()) as journal:
         for number, choice in enumerate(choices):
@@ -187,7 +187,7 @@ def _journal(out: Path | None, owner: dict[str, Any]) -> Iterator[Journal]:
             yield journal
 
 
-def _task(
+def prepare(
     source: str, samples: str | Path | None, options: CaptureOptions, dtype: Dtype, progress: Progress | None
 ) -> tuple[str, Task]:
     """Capture the source, once: all that is measured is derived from that. Gives its name, too."""
