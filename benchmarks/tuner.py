@@ -40,7 +40,7 @@ def tuned(
 ) -> tuple[Evaluation | None, int]:
     """What the tuner chooses, and how many candidates it measured for that."""
     with TemporaryDirectory() as folder, Journal(Path(folder) / "journal", {}) as journal:
-        decision = tuning.tune(candidates, evaluate, journal, wanted, LIMITS)
+        decision, _ = tuning.tune(candidates, evaluate, journal, wanted, LIMITS)
         return decision.chosen, len(journal.entries)
 
 

@@ -46,8 +46,8 @@ class Schedule:
                 f"got {got}"
             )
         numbers = {key: _number(key, text) for key, text in given.items() if key in ("keep", "ratio", "inflect")}
-        texts = {key: text for key, text in given.items() if key in ("r", "budget", "layers")}
-        schedule = cls(tokens=_count(given.get("tokens", "")), **texts, **numbers)
+        r, budget, layers = (given.get(key, "") for key in ("r", "budget", "layers"))
+        schedule = cls(r=r, budget=budget, layers=layers, tokens=_count(given.get("tokens", "")), **numbers)
         schedule._counts()
         schedule.flops  # noqa: B018
         schedule._blocks(None)

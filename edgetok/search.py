@@ -42,6 +42,11 @@ class Candidate:
     depth: float
     left: float
 
+    @property
+    def place(self) -> tuple[str, float, float]:
+        """What it has in common with the candidates that differ in their counts alone."""
+        return self.technique, self.blocks, self.depth
+
 
 @dataclass(frozen=True)
 class Goal:

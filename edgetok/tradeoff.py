@@ -65,8 +65,9 @@ class Tradeoff(_Record):
     def of(
         cls,
         evaluations: Sequence[Evaluation],
-        tokens: int,
         *,
+        tokens: int,
+        cosine: float,
         source: str,
         device: str,
         measured_on: Mapping[str, str],
@@ -78,15 +79,16 @@ class Tradeoff(_Record):
         Args:
             evaluations: at least one.
             tokens: of the unreduced model.
+            cosine: of the unreduced model.
             source: what was reduced.
             device: the name of the machine.
             measured_on: `edgetok.evaluation.Bench.identity`.
             decision: what a tuner makes of it.
-            left_out: techniques that the model does not allow, and why.
+            left_out: choices that the model refuses, and why.
         """
         base = unreduced(evaluations)
         whole = Row(
-            reduce="", tokens=tokens, flops=1, cosine=1, milliseconds=base, speedup=1, low=1, high=1, best=True
+            reduce="", tokens=tokens, flops=1, cosine=cosine, milliseconds=base, speedup=1, low=1, high=1, best=True
         )  # fmt: skip
         rows: list[Row] = []
         for row in sorted([whole, *(_row(each, base) for each in evaluations)], key=lambda row: row.milliseconds):

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Literal
 
 from edgetok import technique
-from edgetok.errors import EdgetokError, UsageError
+from edgetok.errors import EdgetokError, Refusal, UsageError
 from edgetok.evaluation import Evaluation
 from edgetok.flops import Work
 from edgetok.journal import Journal
@@ -175,7 +175,7 @@ def tune(
     wanted: Wanted,
     limits: Limits,
     progress: Progress | None = None,
-) -> Decision:
+) -> tuple[Decision, dict[str, str]]:
     """Measure candidates until the best is known, or a limit is reached.
 
     Args:
@@ -186,30 +186,41 @@ def tune(
         limits: when to stop.
         progress: told what is measured, and how far the search is.
 
+    Returns:
+        What to do, and why the model refuses some candidates.
+
     Raises:
+        Refusal: the model refuses all of them.
         EdgetokError: the time is over before anything was measured.
     """
-    start = time.monotonic()
-    index = {candidate.reduce: i for i, candidate in enumerate(candidates)}
-    while len(journal.entries) < min(limits.evaluations, len(candidates)):
+    start, left, refused = time.monotonic(), list(candidates), dict[str, Refusal]()
+    while len(journal.entries) < (most := min(limits.evaluations, len(left))):
         if limits.seconds is not None and time.monotonic() - start >= limits.seconds:
             break
         done = journal.entries
         base = unreduced(done) if done else 1.0
         if done and wanted.milliseconds is not None and base <= wanted.milliseconds:
             break
+        index = {candidate.reduce: i for i, candidate in enumerate(left)}
         figures = {index[each.reduce]: (1 / each.speedup.value, each.cosine) for each in done}
-        chosen = next_candidate(candidates, figures, wanted.goal(base))
-        if chosen is None:
+        number = next_candidate(left, figures, wanted.goal(base))
+        if number is None:
             break
+        chosen = left[number]
         if progress:
-            progress(candidates[chosen].reduce, len(done) / min(limits.evaluations, len(candidates)))
-        journal.append(evaluate(candidates[chosen].reduce))
+            progress(chosen.reduce, len(done) / most)
+        try:
+            journal.append(evaluate(chosen.reduce))
+        except Refusal as refusal:  # of the technique, or of these layers: counts make no difference
+            refused[chosen.reduce] = refusal
+            left = [each for each in left if each.place != chosen.place]
+    if not left:
+        raise next(iter(refused.values()))
     if not journal.entries:
         raise EdgetokError(
             f"the time limit of {limits.seconds:g} s was over before the first candidate was measured: give more"
         )
-    return decide(journal.entries, wanted)
+    return decide(journal.entries, wanted), {reduce: str(refusal) for reduce, refusal in refused.items()}
 
 
 def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgetok import tradeoff, tuning
-from edgetok.errors import EdgetokError, OutputError, UnknownName, UsageError
+from edgetok.errors import EdgetokError, OutputError, Refusal, UnknownName, UsageError
 from edgetok.evaluation import Evaluation, parse, spell
 from edgetok.flops import Work
 from edgetok.journal import Journal
@@ -132,7 +132,26 @@ def test_no_time_for_a_single_candidate(tmp_path: Path) -> None:
         ):
             tuning.tune(candidates, lambda _: FAST, journal, Wanted(cosine=0.9), Limits(seconds=0))
         journal.append(FAST.model_copy(update={"reduce": candidates[0].reduce}))  # of an earlier run: it decides
-        assert tuning.tune(candidates, lambda _: FAST, journal, Wanted(cosine=0.7), Limits(seconds=0)).chosen
+        decision, _ = tuning.tune(candidates, lambda _: FAST, journal, Wanted(cosine=0.7), Limits(seconds=0))
+        assert decision.chosen
+
+
+def test_what_the_model_refuses_is_left_out(tmp_path: Path) -> None:
+    asked = []
+
+    def evaluate(reduce: str) -> Evaluation:
+        asked.append(reduce)
+        if reduce.startswith("pitome") or not reduce.endswith("layers=6-11"):
+            raise Refusal("between the blocks, tokens are laid out on the grid")
+        return evaluation(reduce, 6, 0.95)
+
+    candidates = grid(["tome,pitome"], WORK, 1)
+    with Journal(tmp_path / "journal", {}) as journal:
+        decision, refused = tuning.tune(candidates, evaluate, journal, Wanted(cosine=0.9), Limits())
+        assert decision.verdict == "reduce" and {entry.reduce for entry in journal.entries} < set(asked)
+    assert len(refused) == 3 + 4 and set(refused.values()) == {"between the blocks, tokens are laid out on the grid"}
+    with Journal(tmp_path / "other", {}) as journal, pytest.raises(Refusal, match="between the blocks"):
+        tuning.tune(grid(["pitome"], WORK, 1), evaluate, journal, Wanted(cosine=0.9), Limits())
 
 
 def test_several_at_once_have_one_spelling() -> None:
@@ -144,7 +163,7 @@ def table() -> tradeoff.Tradeoff:
     measured = [NEAR, FAST, MIDDLE, SLOW, evaluation("beaten", 6.5, 0.9)]
     decision = decide(measured, Wanted(cosine=0.9))
     return tradeoff.Tradeoff.of(
-        measured, 197, source="callable: vit", device="x86-cpu", measured_on={}, decision=decision
+        measured, tokens=197, cosine=1.0, source="callable: vit", device="x86-cpu", measured_on={}, decision=decision
     )  # fmt: skip
 
 

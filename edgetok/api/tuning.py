@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from edgetok.api.verbs import export, resolve_device, run_captured
 from edgetok.bundle import Bundle, check_output
-from edgetok.errors import Refusal, UsageError
+from edgetok.errors import UsageError
 from edgetok.manifest import Dtype
 
 if TYPE_CHECKING:
-    from edgetok.evaluation import Task
+    from edgetok.evaluation import Bench, Evaluation, Task
     from edgetok.exporters.sources import CaptureOptions
     from edgetok.journal import Journal
-    from edgetok.search import Candidate
     from edgetok.technique import Spec
     from edgetok.tradeoff import Tradeoff
     from edgetok.transform import Transformed
+    from edgetok.tuning import Decision
 
 Progress = Callable[[str, float], None]
 
@@ -90,15 +90,12 @@ def tune(
     machine, out = resolve_device(device).name, check_output(Path(out), force)
     tuning.check_techniques(reduce)
     name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
-    candidates, left_out = _possible(tuning.grid(reduce, task.work, task.prefix), task)
+    candidates = tuning.grid(reduce, task.work, task.prefix)
     owner: dict[str, Any] = {"source": name, "device": machine, "space": [each.reduce for each in candidates]}
     with evaluation.Bench(task, rounds=rounds) as bench, _journal(out, owner | bench.identity()) as journal:
         limits = tuning.Limits(max_evaluations, seconds)
-        decision = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
-        table = tradeoff.Tradeoff.of(
-            journal.entries, task.work.tokens, source=name, device=machine, measured_on=bench.identity(),
-            decision=decision, left_out=left_out,
-        )  # fmt: skip
+        decision, left_out = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
+        table = _table(journal.entries, bench, name, machine, decision, left_out)
     tradeoff.save(table, out.with_name(f"{out.name}.tune.json"))
     if decision.verdict == "out of reach":
         return Tuned(table, None)
@@ -168,12 +165,32 @@ def sweep(
             if choice not in {entry.reduce for entry in journal.entries}:
                 journal.append(bench.evaluate(choice))
         measured = [entry for entry in journal.entries if entry.reduce in choices]
-        table = tradeoff.Tradeoff.of(
-            measured, task.work.tokens, source=name, device=machine, measured_on=bench.identity()
-        )  # fmt: skip
+        table = _table(measured, bench, name, machine)
     if out is not None:
         tradeoff.save(table, out)
     return table
+
+
+def _table(
+    entries: Sequence[Evaluation],
+    bench: Bench,
+    source: str,
+    device: str,
+    decision: Decision | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Tradeoff:
+    from edgetok.tradeoff import Tradeoff
+
+    return Tradeoff.of(
+        entries,
+        tokens=bench.task.work.tokens,
+        cosine=bench.cosine,
+        source=source,
+        device=device,
+        measured_on=bench.identity(),
+        decision=decision,
+        left_out=left_out,
+    )
 
 
 @contextmanager
@@ -221,23 +238,3 @@ def prepare(
     timed = {name: array[: options.batch or 1] for name, array in feeds.items()}
     task = Task(build, Work.of(view), view.prefix, captured.inputs, feeds, timed, original)
     return f"{captured.origin.kind}: {captured.origin.name}", task
-
-
-def _possible(candidates: Sequence[Candidate], task: Task) -> tuple[list[Candidate], dict[str, str]]:
-    """The candidates of techniques that the model allows, and why others are left out.
-
-    Raises:
-        Refusal: it allows none.
-    """
-    from edgetok.evaluation import parse
-
-    refused: dict[str, Refusal] = {}
-    for name in dict.fromkeys(candidate.technique for candidate in candidates):
-        try:
-            task.build(parse(next(candidate.reduce for candidate in candidates if candidate.technique == name)))
-        except Refusal as refusal:
-            refused[name] = refusal
-    possible = [candidate for candidate in candidates if candidate.technique not in refused]
-    if not possible:
-        raise next(iter(refused.values()))
-    return possible, {name: str(refusal) for name, refusal in refused.items()}

@@ -73,7 +73,7 @@ def print_table(found: Tradeoff, console: Console) -> None:
     legend = "times: as fast as unreduced; cosine: least of any output and sample; *: none is faster and nearer"
     console.print(legend, style="dim", markup=False, highlight=False)
     for name, why in found.left_out.items():
-        console.print(f"{name} is left out: {why}", style="yellow", markup=False)
+        console.print(f"{name} is refused: {why}", style="yellow", markup=False)
 
 
 def _figures(row: Row) -> list[str]:
