@@ -50,12 +50,14 @@ def row(found: Evaluation | None, count: int, every: Mapping[str, Evaluation], w
     best = tuning.decide(list(every.values()), wanted).chosen
 
     def told(each: Evaluation | None) -> tuple[float, float, str]:
+        if each is None and wanted.milliseconds is not None:
+            return base, 1.0, "out of reach"
         milliseconds, cosine = (base, 1.0) if each is None else (base / each.speedup.value, each.cosine)
-        return milliseconds, cosine, f"{each.reduce if each else 'unreduced'}: {milliseconds:.1f} ms, {cosine:.4f}"
+        return milliseconds, cosine, f"{each.reduce if each else 'unreduced'}: {milliseconds:.2f} ms, {cosine:.4f}"
 
     ours, optimum = told(every[found.reduce] if found else None), told(best)
     gap = ours[0] / optimum[0] - 1 if wanted.cosine is not None else 1 - ours[1] / optimum[1]
-    target = f"cosine {wanted.cosine}" if wanted.cosine is not None else f"{wanted.milliseconds:.1f} ms"
+    target = f"cosine {wanted.cosine}" if wanted.cosine is not None else f"{wanted.milliseconds:.2f} ms"
     return f"| {target} | {kind} | {count} | {ours[2]} | {optimum[2]} | {gap:.2%} |"
 
 
@@ -84,7 +86,7 @@ def main() -> None:
             base = tuning.unreduced(list(every.values()))
             targets = [tuning.Wanted(cosine=cosine) for cosine in COSINES]
             targets += [tuning.Wanted(milliseconds=share * base) for share in SHARES]
-            print(f"{name}, {bench.identity()['runtime']}, unreduced {base:.1f} ms, {len(every)} candidates\n")
+            print(f"{name}, {bench.identity()['runtime']}, unreduced {base:.2f} ms, {len(every)} candidates\n")
             print("| target | figures | measured | found | best of all | gap |\n|---|---|---|---|---|---|")
             for wanted in targets:
                 print(row(*tuned(candidates, every.__getitem__, wanted), every, wanted, "the same"), flush=True)

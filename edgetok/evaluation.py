@@ -126,14 +126,16 @@ class Bench:
         self._stack.close()
 
     def identity(self) -> dict[str, str]:
-        """What the figures belong to: the model, the samples, the runtime and how it is timed."""
+        """What the figures belong to: the model, the samples, the runtime, the processor and how it is timed."""
         from edgetok import samples
+        from edgetok.fingerprint import cpu_model
 
         runtime = self._unreduced.description
         return {
             "model": self._digest,
             "samples": hashlib.sha256(samples.to_bytes(self.task.feeds)).hexdigest(),
-            "runtime": f"{runtime['runtime']} {runtime['version']}, {runtime['threads']} threads",
+            "runtime": f"{runtime['runtime']} {runtime['version']}, threads: {runtime['threads']}",
+            "cpu": cpu_model(),
             "rounds": str(self.rounds),
         }
 

@@ -99,35 +99,39 @@ def grid(reduce: Sequence[str], work: Work, prefix: int) -> list[Candidate]:
         prefix: leading tokens that are never reduced.
 
     Raises:
-        UsageError: a text that says how many tokens go, or nothing fits the model.
+        UsageError: a text that says how many tokens go, a block that does not exist, or a model of hardly any tokens.
     """
-    blocks = len(work.linear)
-    found: dict[str, Candidate] = {}
+    found: list[Candidate] = []
     for name, options in _techniques(reduce):
-        given = next((option for option in options if option.startswith("layers=")), None)
-        for layers in [given] if given else _ranges(blocks):
-            for keep in KEEPS:
-                own = [option for option in options if option != given]
-                spec = technique.parse(f"{name}:{','.join([f'keep={keep}', layers, *own])}")
-                try:
-                    counts, clamped = spec.schedule.resolve(work.tokens, prefix, blocks)
-                except UsageError:
-                    if given and keep == KEEPS[0]:
-                        raise
-                    continue
-                if clamped or not counts:
-                    continue
-                found[str(spec)] = Candidate(
-                    reduce=str(spec),
-                    technique=":".join([name, *own]),
-                    flops=work.share(counts),
-                    blocks=len(counts) / blocks,
-                    depth=sum(counts) / len(counts) / blocks,
-                    left=1 - sum(counts.values()) / work.tokens,
-                )
-    if not found:
-        raise UsageError(f"nothing to choose from: the model's {work.tokens} tokens are too few to reduce")
-    return list(found.values())
+        layers = [option for option in options if option.startswith("layers=")]
+        own = [option for option in options if option not in layers]
+        for place in layers or _ranges(len(work.linear)):
+            least, *specs = [
+                technique.parse(f"{name}:{','.join([count, place, *own])}")
+                for count in ("r=1", *(f"keep={keep}" for keep in KEEPS))
+            ]
+            least.schedule.resolve(work.tokens, prefix, len(work.linear))  # a block that does not exist is refused
+            found += filter(None, (_candidate(spec, ":".join([name, *own]), work, prefix) for spec in specs))
+    return list(dict.fromkeys(found))
+
+
+def _candidate(spec: technique.Spec, label: str, work: Work, prefix: int) -> Candidate | None:
+    """What is known of a choice; None where some block cannot give up what is asked of it."""
+    blocks = len(work.linear)
+    try:
+        counts, clamped = spec.schedule.resolve(work.tokens, prefix, blocks)
+    except UsageError:
+        return None
+    if clamped or not counts:
+        return None
+    return Candidate(
+        reduce=str(spec),
+        technique=label,
+        flops=work.share(counts),
+        blocks=len(counts) / blocks,
+        depth=sum(counts) / len(counts) / blocks,
+        left=1 - sum(counts.values()) / work.tokens,
+    )
 
 
 def check_techniques(reduce: Sequence[str]) -> None:
@@ -160,7 +164,8 @@ def _techniques(reduce: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _ranges(blocks: int) -> list[str]:
     """All blocks, without the first quarter, the second half, the first half."""
     quarter, half, last = blocks // 4, blocks // 2, blocks - 1
-    return list(dict.fromkeys(f"layers={a}-{b}" for a, b in [(0, last), (quarter, last), (half, last), (0, half - 1)]))
+    ranges = dict.fromkeys([(0, last), (quarter, last), (half, last), (0, max(half - 1, 0))])
+    return [f"layers={first}-{end}" for first, end in ranges]
 
 
 def unreduced(evaluations: Sequence[Evaluation]) -> float:

@@ -50,6 +50,15 @@ def test_counts_that_a_block_would_clamp_are_no_candidates() -> None:
     ]  # fmt: skip
 
 
+def test_models_of_few_blocks_and_few_tokens() -> None:
+    one = Work(65, 100, (100,), (20,))
+    assert [each.reduce for each in grid(["tome"], one, 1)] == [
+        f"tome:keep={keep},layers=0-0" for keep in (0.8, 0.65, 0.5)
+    ]
+    with pytest.raises(UsageError, match="1 tokens cannot go from block 0: it has 2, 1 of them prefix"):
+        grid(["tome"], Work(2, 100, (100,), (20,)), 1)
+
+
 @pytest.mark.parametrize(
     ("reduce", "error", "message"),
     [

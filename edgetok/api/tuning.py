@@ -91,8 +91,11 @@ def tune(
     tuning.check_techniques(reduce)
     name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
     candidates = tuning.grid(reduce, task.work, task.prefix)
-    owner: dict[str, Any] = {"source": name, "device": machine, "space": [each.reduce for each in candidates]}
-    with evaluation.Bench(task, rounds=rounds) as bench, _journal(out, owner | bench.identity()) as journal:
+    space = [each.reduce for each in candidates]
+    with (
+        evaluation.Bench(task, rounds=rounds) as bench,
+        _journal(out, {"source": name, "device": machine, **bench.identity(), "space": space}) as journal,
+    ):
         limits = tuning.Limits(max_evaluations, seconds)
         decision, left_out = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
         table = _table(journal.entries, bench, name, machine, decision, left_out)
@@ -157,8 +160,10 @@ def sweep(
     choices = list(dict.fromkeys(map(evaluation.spell, reduce)))
     machine, out = resolve_device(device).name, None if out is None else tradeoff.check_table(Path(out), force)
     name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
-    owner = {"source": name, "device": machine}
-    with evaluation.Bench(task, rounds=rounds) as bench, _journal(out, owner | bench.identity()) as journal:
+    with (
+        evaluation.Bench(task, rounds=rounds) as bench,
+        _journal(out, {"source": name, "device": machine, **bench.identity()}) as journal,
+    ):
         for number, choice in enumerate(choices):
             if progress:
                 progress(choice, number / len(choices))
