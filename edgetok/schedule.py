@@ -11,19 +11,23 @@ from edgetok.errors import UsageError
 
 @dataclass(frozen=True)
 class Schedule:
-    """The options that every technique shares. Exactly one of r, keep and ratio is given.
+    """The options that every technique shares. Exactly one of r, keep, tokens, ratio and budget is given.
 
     Attributes:
         r: tokens that go in each block: "16", or one number per block, "16/12/8".
         keep: share of the tokens (prefix not counted) left behind the last reduced block, by equal steps.
+        tokens: count of tokens (prefix not counted) left behind the last reduced block, by equal steps.
         ratio: share of the tokens (prefix not counted) that each block keeps.
+        budget: "flops:0.6": the r that leaves at most this share of the model's multiplications.
         inflect: slope of r over the blocks, -1 (from 2r down to 0) to 1 (from 0 up to 2r).
         layers: the blocks that reduce, "2-11" or "3/6/9"; all of them when not given.
     """
 
     r: str = ""
     keep: float = 0.0
+    tokens: int = 0
     ratio: float = 0.0
+    budget: str = ""
     inflect: float = 0.0
     layers: str = ""
 
@@ -32,15 +36,20 @@ class Schedule:
         """From the texts that the user gave.
 
         Raises:
-            UsageError: a value out of range, or not exactly one of r, keep and ratio.
+            UsageError: a value out of range, or not exactly one of r, keep, tokens, ratio and budget.
         """
-        chosen = [key for key in ("r", "keep", "ratio") if key in given]
+        chosen = [key for key in ("r", "keep", "tokens", "ratio", "budget") if key in given]
         if len(chosen) != 1:
             got = " and ".join(chosen) or "none of them"
-            raise UsageError(f"give exactly one of r=16 (tokens per block), keep=0.5 or ratio=0.9; got {got}")
+            raise UsageError(
+                "give exactly one of r=16 (tokens per block), keep=0.5, tokens=64, ratio=0.9 or budget=flops:0.6; "
+                f"got {got}"
+            )
         numbers = {key: _number(key, text) for key, text in given.items() if key in ("keep", "ratio", "inflect")}
-        schedule = cls(r=given.get("r", ""), layers=given.get("layers", ""), **numbers)
+        r, budget, layers = (given.get(key, "") for key in ("r", "budget", "layers"))
+        schedule = cls(r=r, budget=budget, layers=layers, tokens=_count(given.get("tokens", "")), **numbers)
         schedule._counts()
+        schedule.flops  # noqa: B018
         schedule._blocks(None)
         if schedule.inflect and "/" in schedule.r:
             raise UsageError("inflect shapes a single r; with one number per block leave it out")
@@ -49,6 +58,20 @@ class Schedule:
     def first(self) -> int:
         """The first block that reduces."""
         return self._blocks(None)[0] if self.layers else 0
+
+    @property
+    def flops(self) -> float:
+        """The share of the multiplications that may be left.
+
+        Raises:
+            UsageError: a budget of another spelling.
+        """
+        if not self.budget:
+            return 1.0
+        unit, _, share = self.budget.partition(":")
+        if unit != "flops" or not share:
+            raise UsageError(f"budget={self.budget!r}: accepted is a share of the multiplications, as in flops:0.6")
+        return _number("budget", share)
 
     def options(self) -> list[str]:
         """`key=value` of what was given, in a fixed order."""
@@ -62,9 +85,9 @@ class Schedule:
         Raises:
             UsageError: the options say how many go in which block.
         """
-        if not self.keep or self.layers:
-            raise UsageError("behind the encoder give keep=0.25: the share of the tokens that is left")
-        return free - max(round(free * self.keep), 1)
+        if not (self.keep or self.tokens) or self.layers:
+            raise UsageError("behind the encoder give keep=0.25, the share of the tokens that is left, or tokens=64")
+        return self._gone(free)
 
     def resolve(self, tokens: int, prefix: int, blocks: int, at_most: float = 0.5) -> tuple[dict[int, int], list[str]]:
         """The count of tokens that go in each block.
@@ -104,12 +127,18 @@ class Schedule:
                 tokens -= r
         return result, notes
 
+    def _gone(self, free: int) -> int:
+        """How many of `free` tokens go where a share or a count says what is left."""
+        if self.tokens > free:
+            raise UsageError(f"tokens={self.tokens}: there are {free}, prefix not counted; give fewer")
+        return free - (self.tokens or max(round(free * self.keep), 1))
+
     def _wanted(self, layers: list[int], free: int) -> list[int | None]:
         """The count per reduced block; None where it depends on what is left."""
         if self.ratio:
             return [None] * len(layers)
-        if self.keep:
-            total = free - round(free * self.keep)
+        if self.keep or self.tokens:
+            total = self._gone(free)
             edges = [total * step // len(layers) for step in range(len(layers) + 1)]
             return [after - before for before, after in pairwise(edges)]
         counts = self._counts()
@@ -145,7 +174,7 @@ class Schedule:
 
 
 def _number(key: str, text: str) -> float:
-    low, high = {"keep": (0.0, 1.0), "ratio": (0.0, 1.0), "inflect": (-1.0, 1.0)}[key]
+    low, high = {"keep": (0.0, 1.0), "ratio": (0.0, 1.0), "budget": (0.0, 1.0), "inflect": (-1.0, 1.0)}[key]
     try:
         number = float(text)
     except ValueError:
@@ -153,3 +182,9 @@ def _number(key: str, text: str) -> float:
     if not low <= number <= high or (key != "inflect" and number == 0):
         raise UsageError(f"{key}={text}: accepted is a number from {low:g} to {high:g}")
     return number
+
+
+def _count(text: str) -> int:
+    if text and not (text.isdecimal() and int(text)):
+        raise UsageError(f"tokens={text!r}: accepted is a count such as 64")
+    return int(text or 0)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from edgetok import technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
+from edgetok.flops import Work, within_budget
 from edgetok.manifest import Step
+from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +91,8 @@ def _plans(
     inside = sorted((spec for spec in specs if spec not in behind), key=lambda spec: spec.schedule.first())
     for spec in inside:
         chosen = technique.load(spec.name)
-        counts, more = spec.schedule.resolve(tokens, view.prefix, len(view.blocks), chosen.at_most)
+        before = {block: count for plan in plans for block, count in plan.counts.items()}
+        counts, more = _resolve(view, spec.schedule, before, chosen.at_most)
         notes += more
         plan = technique.Plan(spec.name, chosen, spec.config, counts)
         if chosen.calibration is not None and run is not None:
@@ -113,6 +116,19 @@ def _plans(
 def _listed(counts: Mapping[int, int]) -> str:
     """r=16/12/8,layers=2/3/4: as a spec would say it."""
     return f"r={'/'.join(map(str, counts.values()))},layers={'/'.join(map(str, counts))}" if counts else "none go"
+
+
+def _resolve(
+    view: TransformerView, schedule: Schedule, before: Mapping[int, int], at_most: float
+) -> tuple[dict[int, int], list[str]]:
+    """The count of tokens that go in each block, of those that earlier techniques leave, and notes for the user."""
+
+    def resolve(schedule: Schedule) -> tuple[dict[int, int], list[str]]:
+        return schedule.resolve(view.tokens - sum(before.values()), view.prefix, len(view.blocks), at_most)
+
+    if schedule.budget:
+        schedule = within_budget(schedule, Work.of(view), before, lambda candidate: resolve(candidate)[0])
+    return resolve(schedule)
 
 
 def _tidy(model: ir.Model) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from edgetok.errors import EdgetokError
 from edgetok.model import TensorSpec
 from edgetok.runtimes import Runtime, load
+from edgetok.samples import from_bytes, to_bytes
 from edgetok.timing import measure, sample
 
 Reply = Callable[[dict[str, Any]], None]
@@ -53,6 +54,9 @@ def _obey(runtime: Runtime, feeds: dict[str, Any], order: dict[str, Any], reply:
                     reply({"doing": what, "share": done})
 
             return asdict(measure(runtime.prepare(feeds), progress=progress, **order))
+        case "run":
+            given = from_bytes(Path(order["feeds"]).read_bytes())
+            return Path(order["outputs"]).write_bytes(to_bytes(runtime.run(given)))
         case "sample":
             return sample(runtime.prepare(feeds), order["runs"])
         case "profile":

@@ -173,7 +173,7 @@ def test_nan_in_the_inputs(refused: Refused, pictures: Path, tmp_path: Path) -> 
         ("tom:r=4", "UnknownName", "no technique 'tom': did you mean 'tome'"),
         ("tome:r=4,layer=2", "UnknownName", "no option of 'tome' 'layer': did you mean 'layers'?"),
         ("tome:r=four", "UsageError", "r='four': accepted is a count such as 16"),
-        ("tome", "UsageError", "give exactly one of r=16 (tokens per block), keep=0.5 or ratio=0.9; got none of them"),
+        ("tome", "UsageError", "give exactly one of r=16 (tokens per block), keep=0.5, tokens=64, ratio=0.9 or"),
     ],
 )
 def test_reductions_that_cannot_be(refused: Refused, spec: str, kind: str, says: str) -> None:

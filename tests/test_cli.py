@@ -13,7 +13,9 @@ import pytest
 from edgetok import cli
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("export", "run", "profile", "compare", "inspect", "lint", "techniques", "devices", "doctor")
+COMMANDS = (
+    "export", "run", "profile", "compare", "tune", "sweep", "inspect", "lint", "techniques", "devices", "doctor"
+)  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries, when a command first loads them
 
 

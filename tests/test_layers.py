@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# What a layer may import besides itself. `edgetok` is edgetok/ without api.py (the verbs) and cli/ (the terminal).
+# What a layer may import besides itself. `edgetok` is edgetok/ without api/ (the verbs) and cli/ (the terminal).
 ARROWS = {
     "edgetok": set(),
     "devices": {"edgetok"},
@@ -111,10 +111,11 @@ def checkout(tmp_path: Path) -> Path:
         ("exporters/deep/bad.py", "from ...devices import x", "edgetok.devices.x"),
         ("plugins/__init__.py", "from ..exporters import tome", "edgetok.exporters.tome"),
         ("runtimes/bad.py", "class A:\n    import edgetok.cli", "edgetok.cli"),
-        ("edgetok/api.py", "from edgetok.cli import main", "edgetok.cli.main"),
+        ("edgetok/api/verbs.py", "from edgetok.cli import main", "edgetok.cli.main"),
     ],
 )
 def test_planted_import_is_found(checkout: Path, file: str, line: str, imported: str) -> None:
+    (checkout / file).parent.mkdir(exist_ok=True)
     (checkout / file).write_text(line + "\n")
     assert violations(checkout) == [f"{file}:{line.count(chr(10)) + 1} imports {imported}"]
 
@@ -123,7 +124,7 @@ def test_planted_import_is_found(checkout: Path, file: str, line: str, imported:
     ("file", "line"),
     [
         ("edgetok/__init__.py", "def f():\n    from edgetok import api"),
-        ("edgetok/api.py", "from edgetok.exporters import tome"),
+        ("edgetok/api/verbs.py", "from edgetok.exporters import tome"),
         ("edgetok/cli/run.py", "from edgetok import api, runtimes"),
         ("edgetok/deep/good.py", "from . import other\nfrom ..errors import EdgetokError"),
         ("exporters/deep/good.py", "from .. import tome\nfrom edgetok.plugins import merge"),

@@ -54,7 +54,9 @@ def app() -> typer.Typer:
         lint,
         profile,
         run,
+        sweep,
         techniques,
+        tune,
     )
 
     found = typer.Typer(
@@ -65,7 +67,7 @@ def app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     found.callback()(_console.top)
-    for module in (export, run, profile, compare, inspect, lint, techniques, devices, doctor):
+    for module in (export, run, profile, compare, tune, sweep, inspect, lint, techniques, devices, doctor):
         name = module.__name__.rpartition(".")[2]
         found.command(name, cls=_console.Command)(module.command)
     return found

@@ -111,8 +111,11 @@ def _usage(error: Any) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, float], None]]:
+def progress(bar: bool = False) -> Iterator[Callable[[str, float], None]]:
     """A line on stderr that says what is being done and for how long; nothing where stderr is no terminal.
+
+    Args:
+        bar: draw how much is done.
 
     Yields:
         Tells what is being done, and how much of it is done (0 to 1; 0 where that is not known).
@@ -121,15 +124,16 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         yield lambda *_: None
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), TimeElapsedColumn()]
+    columns = [SpinnerColumn(), *([BarColumn(20)] if bar else []), *columns]
     # Twice a second: the drawing must not disturb what is being measured.
     with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as line:
-        task = line.add_task("starting")
+        task = line.add_task("starting", total=1)
 
         def tell(text: str, done: float) -> None:
-            line.update(task, description=f"{text} {done:.0%}" if done else text)
+            line.update(task, completed=done, description=f"{text} {done:.0%}" if done else text)
 
         yield tell
 

@@ -1,4 +1,4 @@
-"""The verbs: export, load, profile, compare. What puts all the pieces together."""
+"""Export, load, profile, compare."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ def export(
     say("running the original")
     original = captured.reference(feeds)
     say("checking the captured graph")
-    check_exact(_run(captured.model, captured.inputs, feeds), original)
+    check_exact(run_graph(captured.model, captured.inputs, feeds), original)
     say("transforming")
 
     def on_samples(model: ir.Model) -> Arrays:
         add_functions(model)
-        return _run(model, captured.inputs, feeds)
+        return run_graph(model, captured.inputs, feeds)
 
     done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples)
     add_functions(captured.model)
     say("comparing with the original")
-    expected = _run(captured.model, captured.inputs, feeds)
+    expected = run_graph(captured.model, captured.inputs, feeds)
     fidelity = compare_outputs(*aligned(expected, original), feeds.get("attention_mask"))
     check_fidelity(fidelity, min_cosine)
     for note in done.notes:
@@ -329,7 +329,7 @@ def _open_or_export(
     )
 
 
-def _run(model: ir.Model, inputs: tuple[TensorSpec, ...], feeds: Arrays) -> Arrays:
+def run_graph(model: ir.Model, inputs: tuple[TensorSpec, ...], feeds: Arrays) -> Arrays:
     """Run a graph as it stands on onnxruntime."""
     from edgetok import runtimes
     from edgetok.serialize import write_model

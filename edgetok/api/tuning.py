@@ -1,0 +1,245 @@
+"""tune and sweep: choices of techniques, measured on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, get_args
+
+from edgetok.api.verbs import export, resolve_device, run_graph
+from edgetok.bundle import Bundle, check_output
+from edgetok.errors import UsageError
+from edgetok.manifest import Dtype
+
+if TYPE_CHECKING:
+    from edgetok.evaluation import Bench, Evaluation, Task
+    from edgetok.exporters.sources import CaptureOptions
+    from edgetok.journal import Journal
+    from edgetok.technique import Spec
+    from edgetok.tradeoff import Tradeoff
+    from edgetok.transform import Transformed
+    from edgetok.tuning import Decision
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuner found.
+
+    Attributes:
+        table: everything that was measured, and what to do.
+        bundle: exported with the choice; None where the target is out of reach.
+    """
+
+    table: Tradeoff
+    bundle: Bundle | None
+
+
+def tune(
+    source: str,
+    *,
+    reduce: Sequence[str],
+    out: str | Path,
+    samples: str | Path | None,
+    target_latency: str | None = None,
+    min_cosine: float | None = None,
+    device: str = "cpu",
+    dtype: Dtype = "fp32",
+    batch: int | None = None,
+    length: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    max_evaluations: int = 20,
+    time_limit: str | None = None,
+    rounds: int = 9,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Choose technique, layers and counts by what this machine measures, and export the choice.
+
+    What was measured is kept in OUT.journal: a run that was stopped goes on there, and another target begins with it.
+    The table goes to OUT.tune.json.
+
+    Args:
+        source: as `export` takes it.
+        reduce: the techniques to choose from, as in ["tome,pitome"].
+        out: the bundle's folder.
+        samples: a folder with what the model will see; fidelity is measured on it.
+        target_latency: "25ms": the highest fidelity that takes at most so long.
+        min_cosine: the fastest with at least this cosine; one of the two is given.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        dtype, batch, length, size: as `export` takes them.
+        max_evaluations: measure at most so many candidates.
+        time_limit: "10m": begin no measurement after so long.
+        rounds: turns of each side of a comparison.
+        force: replace a bundle that is there.
+        progress: told what is being done, and how far it is.
+
+    Raises:
+        EdgetokError: see edgetok/errors.py.
+    """
+    from edgetok import evaluation, tradeoff, tuning
+    from edgetok.exporters.sources import CaptureOptions
+
+    target = None if target_latency is None else 1e3 * tuning.duration("--target-latency", target_latency)
+    wanted = tuning.Wanted(target, min_cosine)
+    seconds = None if time_limit is None else tuning.duration("--time-limit", time_limit)
+    machine, out = resolve_device(device).name, check_output(Path(out), force)
+    tuning.check_techniques(reduce)
+    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    candidates = tuning.grid(reduce, task.work, task.prefix)
+    space = [each.reduce for each in candidates]
+    with (
+        evaluation.Bench(task, rounds=rounds) as bench,
+        _journal(out, {"source": name, "device": machine, **bench.identity(), "space": space}) as journal,
+    ):
+        limits = tuning.Limits(max_evaluations, seconds)
+        decision, left_out = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
+        table = _table(journal.entries, bench, name, machine, decision, left_out)
+    tradeoff.save(table, out.with_name(f"{out.name}.tune.json"))
+    if decision.verdict == "out of reach":
+        return Tuned(table, None)
+    chosen = decision.chosen
+    bundle = export(
+        source,
+        out=out,
+        reduce=list(map(str, evaluation.parse(chosen.reduce))) if chosen else (),
+        dtype=dtype,
+        batch=batch,
+        length=length,
+        size=size,
+        min_cosine=min_cosine if min_cosine is not None else chosen.cosine - 1e-3 if chosen else 0.9,
+        samples=samples,
+        force=force,
+        progress=(lambda text: progress(text, 1.0)) if progress else None,
+    )
+    return Tuned(table, bundle)
+
+
+def sweep(
+    source: str,
+    *,
+    reduce: Sequence[str],
+    samples: str | Path | None,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    dtype: Dtype = "fp32",
+    batch: int | None = None,
+    length: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    rounds: int = 9,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Tradeoff:
+    """Measure choices that are spelt out, and give the same table as `tune`.
+
+    With `out`, what was measured is kept in OUT.journal: a run that was stopped goes on there.
+
+    Args:
+        source: as `export` takes it.
+        reduce: one choice each, as in ["tome:keep=0.5", "tome:r=8,layers=0-5 + random:r=4,layers=6-11"].
+        samples: a folder with what the model will see; fidelity is measured on it.
+        out: a new .json or .csv file for the table.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        dtype, batch, length, size: as `export` takes them.
+        rounds: turns of each side of a comparison.
+        force: replace a file that exists.
+        progress: told what is being done, and how far it is.
+
+    Raises:
+        EdgetokError: see edgetok/errors.py.
+    """
+    from edgetok import evaluation, tradeoff
+    from edgetok.exporters.sources import CaptureOptions
+
+    if not reduce:
+        raise UsageError("give what is to be measured, as in --reduce tome:keep=0.75 --reduce tome:keep=0.5")
+    choices = list(dict.fromkeys(map(evaluation.spell, reduce)))
+    machine, out = resolve_device(device).name, None if out is None else tradeoff.check_table(Path(out), force)
+    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    with (
+        evaluation.Bench(task, rounds=rounds) as bench,
+        _journal(out, {"source": name, "device": machine, **bench.identity()}) as journal,
+    ):
+        for number, choice in enumerate(choices):
+            if progress:
+                progress(choice, number / len(choices))
+            if choice not in {entry.reduce for entry in journal.entries}:
+                journal.append(bench.evaluate(choice))
+        measured = [entry for entry in journal.entries if entry.reduce in choices]
+        table = _table(measured, bench, name, machine)
+    if out is not None:
+        tradeoff.save(table, out)
+    return table
+
+
+def _table(
+    entries: Sequence[Evaluation],
+    bench: Bench,
+    source: str,
+    device: str,
+    decision: Decision | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Tradeoff:
+    from edgetok.tradeoff import Tradeoff
+
+    return Tradeoff.of(
+        entries,
+        tokens=bench.task.work.tokens,
+        cosine=bench.cosine,
+        source=source,
+        device=device,
+        measured_on=bench.identity(),
+        decision=decision,
+        left_out=left_out,
+    )
+
+
+@contextmanager
+def _journal(out: Path | None, owner: dict[str, Any]) -> Iterator[Journal]:
+    """OUT.journal; for no output one that is forgotten."""
+    from edgetok.journal import Journal
+
+    with TemporaryDirectory(prefix="edgetok-") as folder:
+        path = Path(folder) / "journal" if out is None else out.with_name(f"{out.name}.journal")
+        with Journal(path, owner) as journal:
+            yield journal
+
+
+def prepare(
+    source: str, samples: str | Path | None, options: CaptureOptions, dtype: Dtype, progress: Progress | None
+) -> tuple[str, Task]:
+    """Capture the source, once: all that is measured is derived from that. Gives its name, too."""
+    from edgetok.evaluation import Task
+    from edgetok.exporters.sources import capture
+    from edgetok.fidelity import check_exact
+    from edgetok.flops import Work
+    from edgetok.plugins import add_functions
+    from edgetok.transform import sample_inputs, transform
+    from edgetok.view import TransformerView
+
+    say = progress or (lambda *_: None)
+    if dtype not in get_args(Dtype):
+        raise UsageError(f"dtype {dtype!r}: accepted are {', '.join(get_args(Dtype))}")
+    if samples is None:
+        raise UsageError("give --samples DIR, files such as the model will see: fidelity on noise would say little")
+    say(f"capturing {source}", 0.0)
+    captured = capture(source, options)
+    folder = next(iter(captured.files.values())).parent if captured.files else Path(samples)
+    feeds = sample_inputs(Path(samples), captured.inputs, folder, captured.example)
+    say("running the original", 0.0)
+    original = captured.reference(feeds)
+    check_exact(run_graph(captured.model, captured.inputs, feeds), original)
+    view = TransformerView.of(captured.model)
+
+    def build(specs: Sequence[Spec]) -> Transformed:
+        done = transform(captured.model.clone(), specs, dtype=dtype, emit="full")
+        add_functions(done.model)
+        return done
+
+    timed = {name: array[: options.batch or 1] for name, array in feeds.items()}
+    task = Task(build, Work.of(view), view.prefix, captured.inputs, feeds, timed, original)
+    return f"{captured.origin.kind}: {captured.origin.name}", task
