@@ -106,7 +106,8 @@ def _worth(site: Site, query: ir.Value, key: ir.Value, real: ir.Value | None, co
     seen = op.MatMul(site.part(query, 0, 1), op.Transpose(keys, perm=[0, 2, 1]))  # (B, 1, T) by the class token
     given = op.MatMul(op.ReduceSum(keys, np.array([1])), op.Transpose(queries, perm=[0, 2, 1]))
     parts = (
-        op.Mul(site.unit(row, site.tokens - site.prefix), np.float32(by)) for row, by in ((seen, config.balance), (given, 1 - config.balance))
+        op.Mul(site.unit(row, site.tokens - site.prefix), np.float32(by))
+        for row, by in ((seen, config.balance), (given, 1 - config.balance))
     )
     return op.Squeeze(op.Sub(*parts), np.array([1]))
 
