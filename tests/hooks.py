@@ -35,7 +35,9 @@ STREAM = {
     "bert": ("attention.output", "output"),
 }
 UNREAD = {"llava": 1}  # blocks at the end that no output reads: a graph is exported without them
-PREFIX = {"vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "llava": 1, "bert": 1}  # else 0
+PREFIX = {
+    "vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "llava": 1, "bert": 1,
+}  # else 0  # fmt: skip
 
 
 @dataclass
@@ -192,9 +194,7 @@ class Reference:
         size = joined(self.size[:, cut:])
         memory = None if self.memory is None else joined(self.memory[:, cut:])
         state = self._state(joined(hidden), blocks)
-        choice = self._choose(
-            replace(state, size=size, memory=memory, prefix=self.prefix - cut, crops=crops), blocks
-        )
+        choice = self._choose(replace(state, size=size, memory=memory, prefix=self.prefix - cut, crops=crops), blocks)
         kept = size.shape[1] - self.plan[blocks]
         destination, dropped = choice.destination, choice.dropped
         if destination is None:
