@@ -26,7 +26,7 @@ def name_nodes(model: ir.Model, view: TransformerView | None) -> None:
             where = f"blocks.{block.index}"
             _claim(parts, block.stream, "embed" if block.index == 0 else f"blocks.{block.index - 1}/mlp")
             _claim(parts, block.after_attention, f"{where}/attention")
-            for name in ("reduced", "rows", "bias"):
+            for name in ("memory", "reduced", "rows", "bias"):
                 if (value := block.after_attention.meta.get(name)) is not None:
                     _claim(parts, value, f"{where}/reduce")
     last = f"blocks.{view.blocks[-1].index}" if view is not None else ""

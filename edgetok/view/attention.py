@@ -61,6 +61,12 @@ class AttentionMap:
             return self.op.Slice(self.weights, np.array([0]), np.array([1]), np.array([2]))
         return self._softmax(self.class_scores)
 
+    @cached_property
+    def class_row(self) -> ir.Value:
+        """(B, N) what the first token attends to, the mean over heads."""
+        row: ir.Value = self.op.ReduceMean(self.class_weights, np.array([1, 2]), keepdims=0)
+        return row
+
     @property
     def is_computed(self) -> bool:
         """Whether all weights were asked for."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 
 import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.errors import Refusal
 from edgetok.view.attention import AttentionMap
 
 EPSILON = 1e-12
@@ -32,6 +34,7 @@ class Site:
         block, blocks: number of this block, and how many there are.
         memory: (B, N, M) fp32: what the technique observed in the blocks so far; None for nothing.
         crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
+        reduced: whether tokens were reduced before, so that those left stand on no grid.
     """
 
     op: g.Emitter
@@ -50,6 +53,23 @@ class Site:
     blocks: int
     memory: ir.Value | None = None
     crops: int = 1
+    reduced: bool = False
+
+    @property
+    def side(self) -> int:
+        """Of the square grid of patches of one picture.
+
+        Raises:
+            Refusal: they stand on none.
+        """
+        patches = (self.tokens - self.prefix) // self.crops
+        if self.reduced or isqrt(patches) ** 2 != patches:
+            what = "were reduced before" if self.reduced else f"are {patches}, the square of no number"
+            raise Refusal(
+                f"the technique asks where patches lie on a square grid, and the tokens behind the prefix {what}",
+                way_out="give it all patches of a square picture (--size), or take one that knows no places: vtc-cls",
+            )
+        return isqrt(patches)
 
     @cached_property
     def metric(self) -> ir.Value:
