@@ -68,7 +68,7 @@ class State:
         block: number of this block.
         blocks: how many blocks the model has.
         memory: (B, N, M) what the technique observed in the blocks so far; None for nothing.
-        crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
+        crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
     """
 
     hidden: torch.Tensor
@@ -146,7 +146,8 @@ class Technique:
         needs_class_token: whether it asks what the class token attends to.
         needs_grid: whether it asks where patches lie on their square grid (`site.side`), with its default options.
         at_most: the largest share of the tokens that can go at once.
-        across: config -> how many pictures of the batch, a thumbnail and its crops, share the tokens that are left.
+        across: config -> how many pictures share the tokens that are left; the batch is these: a thumbnail and its
+            crops, or the frames of a video.
     """
 
     summary: str
@@ -197,7 +198,7 @@ class Plan:
 
     @property
     def crops(self) -> int:
-        """How many pictures of the batch share the tokens that are left."""
+        """How many pictures, which are the batch, share the tokens that are left."""
         return 1 if self.technique.across is None else self.technique.across(self.config)
 
 

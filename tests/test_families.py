@@ -32,7 +32,7 @@ def reducible(family: str, spec: str, dtype: str = "fp32") -> Reduced:
     elif needs.where == "output" and family == "vit-mean":
         refusal = "no output holds the encoder's tokens"
     elif technique.Plan(asked.name, needs, asked.config, {}).crops > 1:
-        refusal = f"{asked.name} shares tokens between a picture's thumbnail and its"
+        refusal = f"{asked.name} shares tokens between "
     elif needs.needs_grid and "pixel_values" not in families.feeds(family, 1):
         refusal = "the technique asks where patches lie on a square grid"
     if refusal is not None:

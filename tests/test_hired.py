@@ -143,7 +143,7 @@ def test_is_noticed(mistake):
     ],
 )
 def test_crops_that_do_not_fit_are_refused(family: str, batch: int | None, got: str):
-    with pytest.raises(Refusal, match=f"hired shares tokens between a picture's thumbnail and its 4 crops: .*{got}"):
+    with pytest.raises(Refusal, match=f"hired shares tokens between 5 pictures: .*{got}"):
         reduce(captured(family, batch)[0], technique.parse("hired:keep=0.25,grid=2x2"))
 
 

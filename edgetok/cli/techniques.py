@@ -34,7 +34,7 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "where": PLACES[each.where],
                 "needs": ["class token"] * each.needs_class_token
                 + ["patches on a square grid"] * each.needs_grid
-                + ["thumbnail and crops as a fixed batch, with grid="] * (each.across is not None),
+                + ["crops or frames as a fixed batch, where they share tokens"] * (each.across is not None),
                 "example": each.examples[0],
                 "options": options(each.config),
             }

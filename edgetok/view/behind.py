@@ -31,7 +31,7 @@ def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Val
 
     The outputs keep their names and shrink to (B, K, C); `token_positions` (B, K) int64 has the row that each token
     had in the unreduced output, `token_rows` (B, N) for each original token its row, or -1 where it was dropped.
-    Crops that share one budget come out as one row of tokens (1, K, C), their positions counted through all crops.
+    Crops or frames that share one budget come out as one row of tokens (1, K, C), their positions counted through all.
 
     Returns:
         Which outputs these are.
@@ -99,8 +99,8 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
         found += ", an output that begins with the class token" if site.prefix else ""
         found += ", tokens that were reduced before" if site.reduced else ""
         raise Refusal(
-            f"{plan.name} shares tokens between a picture's thumbnail and its {crops - 1} crops: it takes a batch of "
-            f"{crops}, the thumbnail first, and an output of all patches and no class token; got {found}",
+            f"{plan.name} shares tokens between {crops} pictures: it takes a batch of {crops} (a thumbnail and its "
+            f"crops, or the frames of a video), and an output of all patches and no class token; got {found}",
             way_out=f"give --batch {crops}, and a source that cuts the class token off",
         )
     joined = None if memory is None else op.Reshape(memory, np.array([1, crops * site.tokens, -1]))
@@ -112,7 +112,7 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
 
 
 def _joined(site: Site, tokens: ir.Value) -> ir.Value:
-    """The tokens of all crops in one row."""
+    """The tokens of all crops or frames in one row."""
     if site.crops == 1:
         return tokens
     return site.op.Reshape(tokens, np.array([1, site.tokens, tokens.shape[2]]))  # type: ignore[index]

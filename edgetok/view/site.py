@@ -33,7 +33,7 @@ class Site:
         count: how many tokens go.
         block, blocks: number of this block, and how many there are.
         memory: (B, N, M) fp32: what the technique observed in the blocks so far; None for nothing.
-        crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
+        crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
         reduced: whether tokens were reduced before, so that those left stand on no grid.
     """
 
