@@ -202,18 +202,13 @@ def test_what_is_no_video_is_refused(family: str, got: str):
         reduce(captured(family)[0], technique.parse("flashvid:keep=0.5,frames=4"))
 
 
-def four_frames() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """For the command line, with --batch 4."""
-    return families.build("llava")[0], families.feeds("llava", 4)
-
-
 def test_a_panned_photograph(tmp_path: Path, photograph: Path):
     """Exported for four frames: what comes out for a tree is the mean of its tokens, and trees follow what moves."""
     from PIL import Image
 
     spec = "flashvid:keep=0.3,frames=4,threshold=0.7,cut=0.5,selected=0.5"
-    edgetok.export(f"{__name__}:four_frames", out=tmp_path / "out", reduce=[spec], batch=4, min_cosine=-1)
-    edgetok.export(f"{__name__}:four_frames", out=tmp_path / "all", batch=4)
+    edgetok.export("tests.families:small_llava", out=tmp_path / "out", reduce=[spec], batch=4, min_cosine=-1)
+    edgetok.export("tests.families:small_llava", out=tmp_path / "all", batch=4)
     picture = np.asarray(Image.open(photograph).resize((160, 160)), np.float32) / 127.5 - 1
     frames = np.stack([picture[40:104, 40 + 8 * i : 104 + 8 * i] for i in range(4)]).transpose(0, 3, 1, 2)
     feeds = {"pixel_values": np.ascontiguousarray(frames)}  # each frame is one patch further to the right
