@@ -152,3 +152,19 @@ def test_an_output_without_tokens_is_refused():
     data, _ = captured("vit-mean")
     with pytest.raises(Refusal, match="no output holds the encoder's tokens, so vtc-cls has nothing to choose from"):
         reduce(data, technique.parse("vtc-cls:keep=0.25"))
+
+
+def test_crops_come_out_as_one_row(tmp_path: Path):
+    """A thumbnail and four crops: a quarter of their tokens, in the budget of the picture as a whole."""
+    bundle = edgetok.export(
+        "tests.families:small_llava", out=tmp_path / "out", reduce=["hired:keep=0.25,grid=2x2"], batch=5
+    )
+    got, original = arrays(bundle)
+    positions = got["token_positions"]
+    assert got["output"].shape == (1, 80, 64) and (np.diff(positions) > 0).all() and (positions[0] < 64).sum() == 40
+    np.testing.assert_allclose(got["output"], at(original["output"].reshape(1, 320, 64), positions), atol=1e-4)
+    check_inverse(got["token_rows"], positions)
+    assert bundle.manifest.schedule == (Step(block=None, technique="hired", tokens_in=320, tokens_out=80),)
+    assert bundle.manifest.token_map == TokenMap(
+        tokens=320, kept=80, outputs=("output",), rows="token_rows", positions="token_positions"
+    )

@@ -52,7 +52,7 @@ def existing() -> list[str]:
     """The names that a user can give to an option."""
     from edgetok import devices, runtimes
 
-    techniques = [file.stem for file in (ROOT / "exporters").glob("[!_]*.py")]
+    techniques = [file.stem.replace("_", "-") for file in (ROOT / "exporters").glob("[!_]*.py")]
     zoo = [f"zoo:{file.stem}" for file in (ROOT / "edgetok" / "zoo").glob("*.toml")]
     assert techniques and zoo
     return [*techniques, *zoo, *devices.names(), *runtimes.names()]

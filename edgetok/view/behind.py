@@ -67,12 +67,11 @@ def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Val
         value.name, reduced.name = f"{value.name}_unreduced", value.name
         graph.outputs[place] = reduced
         flow.exits.remove(end)
-    maps = _maps(site, stage, step, cut)
-    for name, value in maps.items():
+    for name, value in _maps(site, stage, step, cut).items():
         value.name = name
         graph.outputs.append(value)
     return TokenMap(
-        tokens=g.static_shape(maps["token_rows"])[1],  # type: ignore[index]
+        tokens=site.crops * (view.tokens - cut),
         kept=step.kept,
         outputs=names,
         rows="token_rows",

@@ -71,7 +71,7 @@ def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> TokenMap | None
         value.name = name
         graph.outputs.append(value)
     return TokenMap(
-        tokens=g.static_shape(extra["token_rows"])[1],  # type: ignore[index]
+        tokens=g.static_shape(extra["token_rows"])[1],  # type: ignore[index,arg-type]
         kept=stage.tokens - cut,
         outputs=tuple(value.name or "" for value in given),
         rows="token_rows",
