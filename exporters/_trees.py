@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgetok.view.site import Site
 
 BARRED = 4.0  # more than two cosines differ by
+EPSILON = 1e-12
 
 
 def grow(site: Site, unit: ir.Value, chosen: ir.Value, threshold: float, cut: float) -> tuple[ir.Value, ir.Value]:
@@ -37,7 +38,9 @@ def grow(site: Site, unit: ir.Value, chosen: ir.Value, threshold: float, cut: fl
     rows = op.Reshape(unit, np.array([1, frames, patches, -1]))
     barred = op.Reshape(op.Mul(chosen, np.float32(BARRED)), np.array([1, frames, patches]))
     hidden = op.Reshape(op.Cast(site.hidden, to=ir.DataType.FLOAT), np.array([1, frames, patches, -1]))
-    means = site.unit(op.ReduceMean(hidden, np.array([2]), keepdims=0))  # (1, frames, C)
+    means = op.ReduceMean(hidden, np.array([2]), keepdims=0)  # (1, frames, C)
+    length = op.Max(op.ReduceL2(means, np.array([2])), np.float32(EPSILON))
+    means = op.Div(means, length)
     alike = op.ReduceSum(op.Mul(site.part(means, 0, -1), site.part(means, 1)), np.array([2]))  # (1, frames - 1, 1)
     cosine = op.MatMul(site.part(rows, 1), op.Transpose(site.part(rows, 0, -1), perm=[0, 1, 3, 2]))
     cosine = op.Sub(cosine, op.Unsqueeze(site.part(barred, 0, -1), np.array([2])))  # (1, frames - 1, patches, patches)

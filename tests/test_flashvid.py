@@ -51,7 +51,7 @@ def chosen(hidden: torch.Tensor, attention: torch.Tensor, keep: int, **options: 
     x, memory = hidden.reshape(1, -1, hidden.shape[2]), attention.reshape(1, -1)
     tokens = x.shape[1]
     ones, zeros = torch.ones(1, tokens, 1), torch.zeros(1, 1, 1, tokens)
-    state = State(x, ones, *[x[:, None]] * 3, zeros, 1.0, 0, 3, 3, memory[..., None], len(hidden))
+    state = State(x, ones, *[x[:, None]] * 3, zeros, 1.0, 0, 3, 3, memory=memory[..., None], crops=len(hidden))
     wanted = flashvid.reference(state, tokens - keep, config)
 
     def select(site: Site) -> list[ir.Value]:

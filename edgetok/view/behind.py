@@ -114,7 +114,8 @@ def _joined(site: Site, tokens: ir.Value) -> ir.Value:
     """The tokens of all crops or frames in one row."""
     if site.crops == 1:
         return tokens
-    return site.op.Reshape(tokens, np.array([1, site.tokens, tokens.shape[2]]))  # type: ignore[index]
+    shape = [1, site.tokens, tokens.shape[2]]  # type: ignore[index]
+    return g.typed(site.op.Reshape(tokens, np.array(shape)), tokens.dtype, shape)
 
 
 def _maps(site: Site, stage: Stage, step: Step, cut: int) -> dict[str, ir.Value]:
