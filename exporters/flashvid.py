@@ -19,7 +19,7 @@ With `frames=1` every sample is a picture of its own; there are no links, and th
 What differs, so that the count of tokens never depends on the video: the third step is the paper's clustering of roots
 (DPC-kNN, centres by density, made frame by frame, with noise) with other centres, and it weighs tokens and not trees. A
 video is not cut into a least number of scenes. There is no surplus of tokens for the language model to prune. The
-published code divides the sum of a tree by its root and the root's children only, breaks one link too many, lets a token
+published code divides a tree's sum by its root and the root's children only, breaks one link too many, lets a token
 that is unlike the video be chosen twice (here it comes last), and gives out what it chose in a lone frame twice.
 
 One core, 8 frames of 256 tokens of 384 channels, a quarter kept: 42 ms; ViT-S takes 40 ms for each frame.
