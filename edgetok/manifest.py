@@ -62,12 +62,29 @@ class Recipe(_Part):
 
 
 class Step(_Part):
-    """What a technique does in one block, or behind the encoder where `block` is None."""
+    """What a technique does in one block, or, where `block` is None, to the tokens that are given out."""
 
     block: int | None
     technique: str
     tokens_in: int
     tokens_out: int
+
+
+class TokenMap(_Part):
+    """Where tokens went, composed over all reductions; it differs from input to input, so outputs hold it.
+
+    Of `tokens` original ones (those that the unreduced outputs hold; counted through all crops where these share their
+    tokens), `kept` are left in `outputs`. `rows` names the output (B, tokens) that has the final row of each original
+    token, -1 where it was dropped behind the encoder; `positions` the one (B, kept) that has the original place of each
+    final token; `sizes` the one (B, kept, 1) that has how many tokens each stands for.
+    """
+
+    tokens: int
+    kept: int
+    outputs: tuple[str, ...]
+    rows: str
+    positions: str | None = None
+    sizes: str | None = None
 
 
 class Fidelity(_Part):
@@ -95,13 +112,18 @@ class FileDigest(_Part):
 
 
 class Manifest(_Part):
-    """What a bundle says about itself. `tokens` is the count before the first block; `files` is filled on writing."""
+    """What a bundle says about itself.
+
+    `tokens` is the count before the first block; `token_map` is None where all tokens are restored at the outputs;
+    `files` is filled on writing.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     source: Origin
     recipe: Recipe
     tokens: int
     schedule: tuple[Step, ...] = ()
+    token_map: TokenMap | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     fidelity: tuple[Fidelity, ...] = ()

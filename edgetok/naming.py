@@ -48,7 +48,7 @@ def _claim(parts: dict[ir.Node, str], value: ir.Value, part: str) -> None:
 
 def _claim_reduction(parts: dict[ir.Node, str], hidden: ir.Value, part: str) -> None:
     """Give a part to what reduces the tokens of a value."""
-    made = [hidden.meta.get(name) for name in ("reduced", "rows", "bias")]
+    made = [hidden.meta.get(name) for name in ("memory", "reduced", "rows", "bias")]
     for value in (*made, *hidden.meta.get("companions", {}).values()):
         if value is not None:
             _claim(parts, value, part)

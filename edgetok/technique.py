@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -74,6 +75,7 @@ class State:
         original: how many tokens the first block has.
         source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
         project: what these make of such a stream.
+        crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
     """
 
     hidden: torch.Tensor
@@ -91,6 +93,7 @@ class State:
     original: int = 0
     source: torch.Tensor | None = None
     project: Callable[[torch.Tensor], torch.Tensor] | None = None
+    crops: int = 1
 
     @property
     def scores(self) -> torch.Tensor:
@@ -103,9 +106,14 @@ class State:
         return (self.scores + self.bias).softmax(dim=-1)
 
     @property
-    def class_attention(self) -> torch.Tensor:
-        """(B, N, 1) what the class token attends to, the mean over heads."""
-        return self.attention[:, :, 0].mean(dim=1)[..., None]
+    def class_row(self) -> torch.Tensor:
+        """(B, N) what the class token attends to, the mean over heads."""
+        return self.attention[:, :, 0].mean(dim=1)
+
+    @property
+    def side(self) -> int:
+        """Of the square grid of patches of one picture."""
+        return isqrt((self.hidden.shape[1] - self.prefix) // self.crops)
 
     def keep_highest(self, score: torch.Tensor, count: int) -> torch.Tensor:
         """(B, N) -> (B, N): the prefix, the tokens of the highest scores by their places, and the `count` that go."""
@@ -155,8 +163,10 @@ class Technique:
         kind: what becomes of the tokens that go.
         observe: what it remembers of every block, reduced or not.
         needs_class_token: whether it asks what the class token attends to.
+        needs_grid: whether it asks where patches lie on their square grid (`site.side`), with its default options.
         at_most: the largest share of the tokens that can go at once.
-        across: whether the batch holds the crops of one picture, the thumbnail first, which share the tokens left.
+        across: config -> how many pictures share the tokens that are left; the batch is these: a thumbnail and its
+            crops, or the frames of a video.
         calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
     """
 
@@ -170,8 +180,9 @@ class Technique:
     kind: Literal["merge", "prune", "prune and merge", "pool"] = "merge"
     observe: Observe | None = None
     needs_class_token: bool = False
+    needs_grid: bool = False
     at_most: float = 0.5
-    across: bool = False
+    across: Callable[[Any], int] | None = None
     calibration: Calibration | None = None
 
 
@@ -210,7 +221,7 @@ class Plan:
         technique: what chooses the tokens.
         config: its options.
         counts: {block: how many tokens go}.
-        behind: how many tokens go behind the encoder.
+        behind: how many tokens of a picture go behind the encoder.
     """
 
     name: str
@@ -218,6 +229,11 @@ class Plan:
     config: Any
     counts: dict[int, int]
     behind: int = 0
+
+    @property
+    def crops(self) -> int:
+        """How many pictures, which are the batch, share the tokens that are left."""
+        return 1 if self.technique.across is None else self.technique.across(self.config)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgetok import technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
-from edgetok.manifest import Step
+from edgetok.manifest import Step, TokenMap
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ class Transformed:
         model: the graph.
         tokens: of the first block; 0 when no block was recognised.
         schedule: what happens in which block.
+        token_map: which outputs say where tokens went; None where all are restored.
         notes: for the user.
     """
 
     model: ir.Model
     tokens: int
     schedule: tuple[Step, ...]
+    token_map: TokenMap | None
     notes: tuple[str, ...]
 
 
@@ -72,11 +74,14 @@ def transform(
     steps: list[Step] = []
     notes: list[str] = []
     if view is not None and specs:
-        view.reduce(_plans(view, specs, steps, notes, run), emit)
+        plans = _plans(view, specs, steps, notes, run)
+        view.reduce(plans, emit)
+        steps += [_step_behind(plan, view.token_map.kept) for plan in plans if plan.behind and view.token_map]
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
-    return Transformed(model, view.tokens if view else 0, tuple(steps), tuple(notes))
+    token_map = view.token_map if view else None
+    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, tuple(notes))
 
 
 def _plans(
@@ -108,7 +113,6 @@ def _plans(
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
     for spec in behind:
         count = spec.schedule.behind(tokens - view.prefix)
-        steps.append(Step(block=None, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
         plans.append(technique.Plan(spec.name, technique.load(spec.name), spec.config, {}, behind=count))
     return plans
 
@@ -129,6 +133,12 @@ def _resolve(
     if schedule.budget:
         schedule = within_budget(schedule, Work.of(view), before, lambda candidate: resolve(candidate)[0])
     return resolve(schedule)
+
+
+def _step_behind(plan: technique.Plan, kept: int) -> Step:
+    """What a technique did to the tokens that are given out, of which `kept` are left."""
+    tokens = kept + plan.behind * plan.crops
+    return Step(block=None, technique=plan.name, tokens_in=tokens, tokens_out=kept)
 
 
 def _tidy(model: ir.Model) -> None:

@@ -44,7 +44,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
     """Rank by the class token's attention; the first of the others is the place of the fused token."""
     op, free, count = site.op, site.tokens - site.prefix, site.count
     assert site.attention is not None
-    score = op.ReduceMean(op.Squeeze(site.attention.class_weights, np.array([2])), np.array([1]), keepdims=0)  # (B, N)
+    score = site.attention.class_row  # (B, N)
     rank = site.part(score, site.prefix)
     if site.padded:
         rank = op.Sub(rank, site.part(site.is_padding, site.prefix))  # below every score
@@ -69,7 +69,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     import torch
 
     batch, tokens, _ = state.hidden.shape
-    score = state.attention[:, :, 0].mean(dim=1)  # (B, N)
+    score = state.class_row  # (B, N)
     rank = (score - (state.size[..., 0] == 0).to(score.dtype))[:, state.prefix :]
     places = rank.argsort(dim=1, descending=True, stable=True) + state.prefix
     order = torch.cat([torch.arange(state.prefix).expand(batch, -1), places], dim=1)

@@ -90,7 +90,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
     op, prefix, count = site.op, site.prefix, site.count
     kept, dropped = site.tokens - count, config.dropped(count, site.block, site.blocks)
     assert site.attention is not None
-    score = op.ReduceMean(op.Squeeze(site.attention.class_weights, np.array([2])), np.array([1]), keepdims=0)  # (B, N)
+    score = site.attention.class_row  # (B, N)
     if site.padded:
         score = op.Sub(score, op.Mul(site.is_padding, np.float32(BARRED)))
     places = op.Add(site.ranked(site.part(score, prefix), site.tokens - prefix), np.array(prefix))
@@ -119,7 +119,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     batch, tokens, width = state.hidden.shape
     prefix, kept, dropped = state.prefix, tokens - count, config.dropped(count, state.block, state.blocks)
     padding = (state.size[..., 0] == 0).to(state.hidden.dtype)  # (B, N)
-    score = state.attention[:, :, 0].mean(dim=1) - BARRED * padding
+    score = state.class_row - BARRED * padding
     places = score[:, prefix:].argsort(dim=1, descending=True, stable=True) + prefix
     order = torch.cat([torch.arange(prefix).expand(batch, -1), places], dim=1)
     unit = torch.nn.functional.normalize(state.hidden, dim=-1)

@@ -48,12 +48,12 @@ class Config:
 
 def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | None:
     """What the class token attends to in the last block."""
-    return site.class_attention if site.block == site.blocks - 1 else None
+    return site.op.Unsqueeze(site.attention.class_row, np.array([2])) if site.block == site.blocks - 1 else None
 
 
 def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch.Tensor | None:
     """The same in PyTorch."""
-    return state.class_attention if state.block == state.blocks - 1 else None
+    return state.class_row[..., None] if state.block == state.blocks - 1 else None
 
 
 def select(site: Site, config: Config) -> Selection[ir.Value]:

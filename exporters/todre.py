@@ -40,14 +40,14 @@ def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | N
     """What the class token attends to in the last block."""
     if site.block < site.blocks - 1 or not site.prefix:
         return memory
-    return site.class_attention
+    return site.op.Unsqueeze(site.attention.class_row, np.array([2]))
 
 
 def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch.Tensor | None:
     """The same in PyTorch."""
     if state.block < state.blocks - 1 or not state.prefix:
         return memory
-    return state.class_attention
+    return state.class_row[..., None]
 
 
 def select(site: Site, config: Config) -> Selection[ir.Value]:

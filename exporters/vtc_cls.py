@@ -3,10 +3,10 @@
 [CLS] Token Tells Everything Needed for Training-free Efficient MLLMs, https://arxiv.org/abs/2412.05819, section 3;
 published code: cls_token_only and encode_images.
 
-A token's score is the sum over the blocks from `first` to the last but one of what the class token attends to, averaged
-over heads. The tokens of the highest scores stay, in their places' order. In LLaVA the features come from the last
-block but one, whose successor the published code leaves out (`attentions[start:-1]`); give `last=-1` to count all
-blocks where the encoder was cut there before.
+A token's score is the sum over the blocks from `first` to `last` of what the class token attends to, averaged over
+heads. The tokens of the highest scores stay, in their places' order. The published code takes the features of block 22
+of CLIP's 24 and sums over blocks 16 to 22; a source that gives out block 22 is exported without block 23, which nothing
+reads, so that these are blocks -7 to -1 of its graph.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Config:
     """Options of vtc-cls.
 
     Attributes:
-        first: the first block whose attention counts; negative from the end. The paper's is 16 of 24.
+        first: the first block whose attention counts; negative from the end.
         last: the last one.
     """
 
-    first: int = -8
-    last: int = -2
+    first: int = -7
+    last: int = -1
 
     def counts(self, block: int, blocks: int) -> bool:
         """Whether a block's attention counts."""
@@ -49,8 +49,7 @@ def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | N
     if not config.counts(site.block, site.blocks):
         return memory
     assert site.attention is not None
-    row = op.ReduceMean(op.Squeeze(site.attention.class_weights, np.array([2])), np.array([1]), keepdims=0)
-    row = op.Unsqueeze(row, np.array([2]))  # (B, N, 1)
+    row = op.Unsqueeze(site.attention.class_row, np.array([2]))  # (B, N, 1)
     return row if memory is None else op.Add(memory, row)
 
 
@@ -58,7 +57,7 @@ def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch
     """The same in PyTorch."""
     if not config.counts(state.block, state.blocks):
         return memory
-    row = state.attention[:, :, 0].mean(dim=1)[..., None]
+    row = state.class_row[..., None]
     return row if memory is None else memory + row
 
 

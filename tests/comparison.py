@@ -79,9 +79,9 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
     technique = load(spec.name)
     select = select or technique.select
     view = TransformerView.of(model)
-    blocks = len(view.blocks)
+    blocks, crops = len(view.blocks), Plan(spec.name, technique, spec.config, {}).crops
     if technique.where == "output":
-        plan = {blocks: spec.schedule.behind(view.tokens - view.prefix)}
+        plan = {blocks: crops * spec.schedule.behind(view.tokens - view.prefix)}
     else:
         plan, _ = spec.schedule.resolve(view.tokens, view.prefix, blocks, technique.at_most)
     selections: list[Selection[ir.Value]] = []
@@ -92,7 +92,7 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
 
     recording = replace(technique, select=recorded)
     inside = {block: count for block, count in plan.items() if block < blocks}
-    view.reduce([Plan(spec.name, recording, spec.config, inside, behind=plan.get(blocks, 0))])
+    view.reduce([Plan(spec.name, recording, spec.config, inside, behind=plan.get(blocks, 0) // crops)])
     for i, selection in enumerate(selections):
         for name in CHOSEN:
             if (value := getattr(selection, name)) is not None:
@@ -126,7 +126,7 @@ def compare(
         assert (order.sort(dim=1).values == torch.arange(order.shape[1])).all(), "a token is chosen twice"
         if destination is not None:
             assert destination.shape[1] == count, f"{destination.shape[1]} tokens go, not {count}"
-            prefix = hooks.PREFIX.get(family, 0)
+            prefix = 0 if technique.where == "output" else hooks.PREFIX.get(family, 0)  # an output may lack it
             assert ((destination >= prefix) & (destination < kept)).all(), "a destination that is none"
     exact, single = (Reference(family, technique, config, reduced.plan, forced=choices) for _ in range(2))
     wanted = exact.run(module, feeds, torch.float64)

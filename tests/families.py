@@ -23,6 +23,19 @@ class MeanPooled(torch.nn.Module):
         return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:].mean(dim=1)
 
 
+class Projected(torch.nn.Module):
+    """An encoder and its projector as one source, as in LLaVA: no class token, the last block but one."""
+
+    def __init__(self, encoder: torch.nn.Module, width: int = 48, out: int = 64):
+        super().__init__()
+        self.encoder = encoder
+        self.projector = torch.nn.Sequential(torch.nn.Linear(width, out), torch.nn.GELU(), torch.nn.Linear(out, out))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        states = self.encoder(pixel_values=pixel_values, output_hidden_states=True).hidden_states
+        return self.projector(states[-2][:, 1:])
+
+
 def pixels(size: int = 64, batch: int = 2) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))}
 
@@ -88,6 +101,8 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
+PROJECTED = {"llava": lambda: (Projected(FAMILIES["clip-vision"]()[0]), pixels())}  # tokens for a language model
+
 REFUSED = {
     "clip-text": lambda: (
         tf.CLIPTextModel(tf.CLIPTextConfig(max_position_embeddings=64, eos_token_id=199, bos_token_id=1, **TEXT)),
@@ -123,7 +138,7 @@ NO_GRID = ("whisper", "wav2vec2", "wav2vec2-masked", "bert")  # sound and text: 
 def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:
     """Other inputs for a family; where there is a mask, the samples are padded to different lengths."""
     draw = torch.Generator().manual_seed(seed)
-    _, example = (FAMILIES | REFUSED)[name]()
+    _, example = (FAMILIES | PROJECTED | REFUSED)[name]()
     drawn = {}
     for key, value in example.items():
         shape = (batch, *value.shape[1:])
@@ -141,7 +156,7 @@ def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:
 def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """A family's module, its weights spread out so that every part matters, and example inputs."""
     torch.manual_seed(seed)
-    module, example = (FAMILIES | REFUSED)[name]()
+    module, example = (FAMILIES | PROJECTED | REFUSED)[name]()
     return spread(module), example
 
 
@@ -161,8 +176,13 @@ def small_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return build("vit")
 
 
+def small_llava() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """For `families:small_llava` on the command line."""
+    return build("llava")
+
+
 @functools.cache
-def captured(name: str) -> tuple[bytes, torch.nn.Module]:
+def captured(name: str, batch: int | None = None) -> tuple[bytes, torch.nn.Module]:
     """A family's graph as an ONNX file's bytes, and its module; captured once per run of the tests."""
     import onnx_ir as ir
 
@@ -170,5 +190,6 @@ def captured(name: str) -> tuple[bytes, torch.nn.Module]:
     from edgetok.model import Origin
 
     module, example = build(name)
-    model = capture_module(module, example, Origin("callable", name)).model
+    example = example if batch is None else feeds(name, batch)
+    model = capture_module(module, example, Origin("callable", name), batch=batch).model
     return ir.to_proto(model).SerializeToString(), module

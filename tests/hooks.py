@@ -29,6 +29,7 @@ STREAM = {
     "dinov2": ("norm2", "input"),
     "dinov2-registers": ("norm2", "input"),
     "clip-vision": ("layer_norm2", "input"),
+    "llava": ("layer_norm2", "input"),
     "whisper": ("final_layer_norm", "input"),
     "wav2vec2": ("layer_norm", "output"),
     "wav2vec2-masked": ("final_layer_norm", "input"),
@@ -39,7 +40,7 @@ STREAM = {
     "dinov3": ("norm2", "input"),
 }
 PREFIX = {
-    "vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "bert": 1,
+    "vit": 1, "vit-mean": 1, "deit": 2, "dinov2": 1, "dinov2-registers": 5, "clip-vision": 1, "llava": 1, "bert": 1,
     "modernbert": 1, "modernbert-local": 1, "modernbert-unmasked": 1, "dinov3": 5,
 }  # fmt: skip
 FAR = -1e4  # added to the score of a key out of reach, as padding can leave a query without any key in reach
@@ -59,6 +60,7 @@ PROJECTOR = {
     "modernbert-local": "final_norm",
     "modernbert-unmasked": "final_norm",
 }
+UNREAD = {"llava": 1}  # blocks at the end that no output reads: a graph is exported without them
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Reference:
         module = copy.deepcopy(module).to(dtype)
         self.module = module
         self.blocks = [block for name, block in module.named_modules() if re.search(r"(^|\.)layers?\.\d+$", name)]
+        self.blocks = self.blocks[: len(self.blocks) - UNREAD.get(self.family, 0)]
         path, side = STREAM[self.family]
         self.prefix = PREFIX.get(self.family, 0)
         self.size: torch.Tensor | None = None
@@ -239,16 +242,27 @@ class Reference:
         tokens = {name: value for name, value in outputs.items() if value.dim() == 3 and name not in IN_FRONT}
         hidden, blocks = next(iter(tokens.values())), len(self.blocks)
         project = None if self.projector is None else self.projector.forward  # past the hooks
-        state = replace(self._state(hidden, blocks), source=self.source, project=project)
+        assert self.size is not None
+        cut = self.size.shape[1] - hidden.shape[1]
+        crops = 1 if self.technique.across is None else self.technique.across(self.config)
+
+        def joined(value: torch.Tensor) -> torch.Tensor:
+            return value.reshape(len(value) // crops, -1, value.shape[2])
+
+        size = joined(self.size[:, cut:])
+        memory = None if self.memory is None else joined(self.memory[:, cut:])
+        state = replace(
+            self._state(joined(hidden), blocks), size=size, memory=memory, prefix=self.prefix - cut, crops=crops,
+            source=self.source, project=project,
+        )  # fmt: skip
         choice = self._choose(state, blocks)
-        kept = hidden.shape[1] - self.plan[blocks]
+        kept = size.shape[1] - self.plan[blocks]
         destination, dropped = choice.destination, choice.dropped
         if destination is None:
-            destination, dropped = torch.full((len(hidden), self.plan[blocks]), -1), self.plan[blocks]
+            destination, dropped = torch.full((len(size), self.plan[blocks]), -1), self.plan[blocks]
         whole = replace(choice, destination=destination, dropped=dropped)
-        assert self.size is not None
-        given = {name: apply(whole, value, self.size, kept)[0] for name, value in tokens.items()}
-        stay = torch.arange(kept).expand(len(hidden), -1)
+        given = {name: apply(whole, joined(value), size, kept)[0] for name, value in tokens.items()}
+        stay = torch.arange(kept).expand(len(size), -1)
         rows = torch.empty_like(whole.order).scatter_(1, whole.order, torch.cat([stay, destination], dim=1))
         return outputs | given | {"token_positions": whole.order[:, :kept], "token_rows": rows}
 

@@ -38,6 +38,10 @@ def reducible(family: str, spec: str, dtype: str = "fp32") -> Reduced:
         refusal = "vanishes in half precision"
     elif asked.name == "pool" and not asked.config.rows and family in families.NO_GRID:
         refusal = "pool averages over a grid"
+    elif technique.Plan(asked.name, needs, asked.config, {}).crops > 1:
+        refusal = f"{asked.name} shares tokens between "
+    elif needs.needs_grid and "pixel_values" not in families.feeds(family, 1):
+        refusal = "the technique asks where patches lie on a square grid"
     if refusal is not None:
         with pytest.raises(Refusal, match=refusal):
             reduce(data, asked, dtype)
@@ -126,8 +130,13 @@ def test_minilm(spec):
     """The zoo's sentence encoder, its graph written without torch, against hooks on transformers' BertModel."""
     model = capture("zoo:minilm", CaptureOptions(length=48)).model
     model.graph.outputs.remove(next(value for value in model.graph.outputs if value.name == "sentence_embedding"))
+    data, asked = ir.to_proto(model).SerializeToString(), technique.parse(spec)
+    if technique.load(asked.name).needs_grid:
+        with pytest.raises(Refusal, match="where patches lie on a square grid, and .* are 47, the square of no number"):
+            reduce(data, asked)
+        pytest.skip("a text has no grid")
     module = BertModel.from_pretrained(zoo.find("minilm").locate(), add_pooling_layer=False).eval()
-    reduced = reduce(ir.to_proto(model).SerializeToString(), technique.parse(spec))
+    reduced = reduce(data, asked)
     for batch in (1, 3):
         feeds = {
             "input_ids": torch.randint(1000, 20_000, (batch, 48), generator=torch.Generator().manual_seed(batch)),

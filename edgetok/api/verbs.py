@@ -109,6 +109,7 @@ def export(
         ),
         tokens=done.tokens,
         schedule=done.schedule,
+        token_map=done.token_map,
         inputs=captured.inputs,
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,

@@ -80,14 +80,17 @@ def pixels(text: str) -> int | tuple[int, int]:
 
 def _render(bundle: Bundle, console: Console) -> None:
     manifest = bundle.manifest
-    tokens = [manifest.tokens, *(step.tokens_out for step in manifest.schedule)]
+    tokens = [str(manifest.tokens)]
+    for step in manifest.schedule:
+        behind = f" of {step.tokens_in} behind" if step.block is None else ""
+        tokens.append(f"{step.tokens_out}{behind}")
     rows = {
         "bundle": str(bundle.path),
         "id": bundle.id[:16],
         "source": f"{manifest.source.kind}: {manifest.source.name}"
         + (f", licence {manifest.source.licence}" if manifest.source.licence else ""),
         "reduced by": ", ".join(manifest.recipe.reduce) or "nothing",
-        "tokens": " > ".join(map(str, tokens)) if tokens[0] else "no transformer blocks were recognised",
+        "tokens": " > ".join(tokens) if manifest.tokens else "no transformer blocks were recognised",
         "size": size(sum(file.bytes for file in manifest.files.values())),
     }
     console.print(pairs(rows))

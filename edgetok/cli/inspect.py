@@ -107,4 +107,7 @@ def _blocks(tokens: list[tuple[int, int]], schedule: list[dict[str, Any]], conso
     for block, (before, after) in enumerate(tokens):
         bar = "█" * max(1, round(30 * after / tokens[0][0]))
         made.add_row(str(block), str(before), str(after), by.get(block, ""), f"[cyan]{bar}[/]")
+    for step in schedule:
+        if step["block"] is None:
+            made.add_row("behind", str(step["tokens_in"]), str(step["tokens_out"]), step["technique"], "")
     console.print(made)

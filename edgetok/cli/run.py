@@ -71,7 +71,7 @@ def summary(array: np.ndarray) -> dict[str, Any]:
     if finite.any():
         kept = numbers[finite]
         told |= {"min": float(kept.min()), "max": float(kept.max()), "mean": float(kept.mean())}
-    if array.ndim == 2 and finite.all():
+    if array.ndim == 2 and array.dtype.kind not in "iu" and finite.all():
         order = np.argsort(-numbers, axis=1, kind="stable")[:, :TOP]
         told["top"] = [
             [{"index": int(i), "value": float(row[i])} for i in best] for row, best in zip(numbers, order, strict=True)

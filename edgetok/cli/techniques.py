@@ -32,7 +32,9 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "paper": each.paper,
                 "class": f"token-{each.kind}",
                 "where": PLACES[each.where],
-                "needs": ["class token"] * each.needs_class_token + ["crops as a fixed batch"] * each.across,
+                "needs": ["class token"] * each.needs_class_token
+                + ["patches on a square grid"] * each.needs_grid
+                + ["crops or frames as a fixed batch, where they share tokens"] * (each.across is not None),
                 "example": each.examples[0],
                 "options": options(each.config),
             }

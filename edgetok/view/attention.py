@@ -66,6 +66,12 @@ class AttentionMap:
             bias = self.op.Slice(bias, np.array([0]), np.array([1]), np.array([2]))
         return self._softmax(self.class_scores, bias)
 
+    @cached_property
+    def class_row(self) -> ir.Value:
+        """(B, N) what the first token attends to, the mean over heads."""
+        row: ir.Value = self.op.ReduceMean(self.class_weights, np.array([1, 2]), keepdims=0)
+        return row
+
     @property
     def is_computed(self) -> bool:
         """Whether all weights were asked for."""

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.errors import Refusal
+from edgetok.manifest import TokenMap
 from edgetok.technique import Plan
 from edgetok.view.flow import Exit, Flow
 from edgetok.view.outputs import behind, now, rows_behind
@@ -25,12 +26,15 @@ def token_outputs(flow: Flow) -> list[Exit]:
     return [end for end in flow.exits if end.node is None and g.rank(end.value) == 3 and flow.axis[end.value] == 1]
 
 
-def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Value | None) -> None:
+def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Value | None) -> TokenMap:
     """Keep some of the tokens that the graph gives out, and say which.
 
     The outputs keep their names and shrink to (B, K, C); `token_positions` (B, K) int64 has the row that each token
     had in the unreduced output, `token_rows` (B, N) for each original token its row, or -1 where it was dropped.
-    Crops that share one budget come out as one row of tokens (1, K, C), their positions counted through all crops.
+    Crops or frames that share one budget come out as one row of tokens (1, K, C), their positions counted through all.
+
+    Returns:
+        Which outputs these are.
 
     Raises:
         Refusal: no output holds tokens, or several hold those of different blocks.
@@ -52,6 +56,7 @@ def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Val
     if selection.destination is None:  # all are dropped, and none stands in for them
         selection = replace(selection, destination=site.per_sample(np.full(site.count, -1)), dropped=site.count)
     step = Step.of(site, selection)
+    names = tuple(now(end.value).name or "" for end in ends)
     for end in ends:
         value = now(end.value)
         reduced, _ = reduce_tokens(replace(site, hidden=_joined(site, value)), step, selection)
@@ -65,6 +70,13 @@ def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Val
     for name, value in _maps(site, stage, step, cut).items():
         value.name = name
         graph.outputs.append(value)
+    return TokenMap(
+        tokens=site.crops * (view.tokens - cut),
+        kept=step.kept,
+        outputs=names,
+        rows="token_rows",
+        positions="token_positions",
+    )
 
 
 def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut: int, memory: ir.Value | None) -> Site:
@@ -78,17 +90,23 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
         view.prefix - cut, plan.behind, len(view.blocks), len(view.blocks), memory, original=view.tokens - cut,
         positions=_positions(op, stage, cut), source=_source(view, tokens),
     )  # fmt: skip
-    if not plan.technique.across:
+    crops = plan.crops
+    if crops == 1:
         return site
-    crops = g.static_shape(tokens)[0]  # type: ignore[index]
-    if crops is None or site.prefix or stage.rows is not None:
+    batch = g.static_shape(tokens)[0]  # type: ignore[index]
+    if batch != crops or site.prefix or site.positions is not None:
+        found = "a dynamic batch" if batch is None else f"a batch of {batch}"
+        found += ", an output that begins with the class token" if site.prefix else ""
+        found += ", tokens that were reduced before" if site.positions is not None else ""
         raise Refusal(
-            f"{plan.name} shares one budget between the crops of a picture: it takes a fixed batch of crops, the "
-            "thumbnail first, and an output of patches without a class token, not reduced before",
-            way_out="fix the batch with --batch, and let the source cut the class token off",
+            f"{plan.name} shares tokens between {crops} pictures: it takes a batch of {crops} (a thumbnail and its "
+            f"crops, or the frames of a video), and an output of all patches and no class token; got {found}",
+            way_out=f"give --batch {crops}, and a source that cuts the class token off",
         )
     joined = None if memory is None else op.Reshape(memory, np.array([1, crops * site.tokens, -1]))
-    whole = replace(site, memory=joined, tokens=crops * site.tokens, crops=crops, size=None)
+    whole = replace(
+        site, memory=joined, tokens=crops * site.tokens, count=crops * site.count, crops=crops, size=None, padded=False
+    )
     hidden = _joined(whole, tokens)
     return replace(whole, hidden=hidden, batched=hidden)
 
@@ -110,10 +128,11 @@ def _positions(op: g.Emitter, stage: Stage, cut: int) -> ir.Value | None:
 
 
 def _joined(site: Site, tokens: ir.Value) -> ir.Value:
-    """The tokens of all crops in one row."""
+    """The tokens of all crops or frames in one row."""
     if site.crops == 1:
         return tokens
-    return site.op.Reshape(tokens, np.array([1, site.tokens, tokens.shape[2]]))  # type: ignore[index]
+    shape = [1, site.tokens, tokens.shape[2]]  # type: ignore[index]
+    return g.typed(site.op.Reshape(tokens, np.array(shape)), tokens.dtype, shape)
 
 
 def _maps(site: Site, stage: Stage, step: Step, cut: int) -> dict[str, ir.Value]:

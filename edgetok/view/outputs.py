@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.errors import Refusal
+from edgetok.manifest import TokenMap
 from edgetok.view.flow import Flow
 
 if TYPE_CHECKING:
@@ -35,15 +36,18 @@ def restore(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
                     end.node.replace_input_with(place, restored[value])
 
 
-def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
+def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> TokenMap | None:
     """Give out the reduced tokens, their sizes and the row of each original token.
+
+    Returns:
+        Which outputs these are; None where nothing was reduced.
 
     Raises:
         Refusal: the tokens of several stages are given out.
     """
     reduced = [end for end in flow.exits if tokens[end.value][1].rows is not None]
     if not reduced:
-        return
+        return None
     stages = {(id(tokens[end.value][1]), flow.cut.get(end.value, 0)): tokens[end.value][1] for end in reduced}
     if len(stages) > 1:
         raise Refusal(
@@ -54,6 +58,7 @@ def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
     lost = _descendants(end.node for end in reduced if end.node is not None)
     for output in [value for value in graph.outputs if value.producer() in lost]:
         graph.outputs.remove(output)
+    given = dict.fromkeys(now(end.value) for end in reduced)
     for number, value in enumerate(dict.fromkeys(now(e.value) for e in reduced if e.node is not None)):
         if value not in graph.outputs:
             value.name = "tokens" if number == 0 else f"tokens_{number}"
@@ -65,6 +70,13 @@ def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
     for name, value in extra.items():
         value.name = name
         graph.outputs.append(value)
+    return TokenMap(
+        tokens=g.static_shape(extra["token_rows"])[1],  # type: ignore[index,arg-type]
+        kept=stage.tokens - cut,
+        outputs=tuple(value.name or "" for value in given),
+        rows="token_rows",
+        sizes="token_size" if "token_size" in extra else None,
+    )
 
 
 def rows_behind(op: g.Emitter, stage: Stage, cut: int) -> ir.Value:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 
 import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.errors import Refusal
 from edgetok.view.attention import AttentionMap
 
 EPSILON = 1e-24  # of a mean square
@@ -31,7 +33,7 @@ class Site:
         count: how many tokens go.
         block, blocks: number of this block, and how many there are.
         memory: (B, N, M) fp32: what the technique observed in the blocks so far; None for nothing.
-        crops: how many pictures the tokens come from, one behind the other, the thumbnail first.
+        crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
         positions: (B, N) int64: the original place of each token; None while nothing was reduced.
         original: how many tokens the first block has.
         source: (B, N0, C) behind the encoder: the residual stream behind the last block, from which norms and
@@ -58,6 +60,23 @@ class Site:
     original: int = 0
     source: ir.Value | None = None
 
+    @property
+    def side(self) -> int:
+        """Of the square grid of patches of one picture.
+
+        Raises:
+            Refusal: they stand on none.
+        """
+        patches = (self.tokens - self.prefix) // self.crops
+        reduced = self.positions is not None
+        if reduced or isqrt(patches) ** 2 != patches:
+            what = "were reduced before" if reduced else f"are {patches}, the square of no number"
+            raise Refusal(
+                f"the technique asks where patches lie on a square grid, and the tokens behind the prefix {what}",
+                way_out="give it all patches of a square picture (--size), or take one that knows no places: vtc-cls",
+            )
+        return isqrt(patches)
+
     @cached_property
     def metric(self) -> ir.Value:
         """(B, N, d) fp32: the mean over heads of the keys, by which tokens are compared."""
@@ -81,13 +100,6 @@ class Site:
         """(B, N, 1) fp32 ones."""
         shape = self.op.Concat(self.op.Shape(self.hidden, start=0, end=2), np.array([1]), axis=0)
         return self.op.Expand(np.ones((1, 1, 1), np.float32), shape)
-
-    @cached_property
-    def class_attention(self) -> ir.Value:
-        """(B, N, 1) fp32: what the class token attends to, the mean over heads."""
-        assert self.attention is not None
-        row = self.op.ReduceMean(self.attention.class_weights, np.array([1]), keepdims=0)  # (B, 1, N)
-        return self.op.Transpose(row, perm=[0, 2, 1])
 
     @cached_property
     def unit_hidden(self) -> ir.Value:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.errors import Refusal
+from edgetok.manifest import TokenMap
 from edgetok.rewrite.projection import split_projection
 from edgetok.technique import Plan
 from edgetok.view.attention import AttentionMap, key_bias
@@ -35,6 +36,7 @@ class TransformerView:
         prefix: leading tokens that no input can change, or that the model reads by their place.
         mask: what the attention masks do.
         stages: the tokens behind the attention of each block, once they are reduced.
+        token_map: which outputs hold reduced tokens, and which say where tokens went; None where all are restored.
     """
 
     model: ir.Model
@@ -43,6 +45,7 @@ class TransformerView:
     prefix: int
     mask: Mask
     stages: list[Stage] = field(default_factory=list)
+    token_map: TokenMap | None = None
 
     @classmethod
     def of(cls, model: ir.Model) -> TransformerView:
@@ -83,7 +86,8 @@ class TransformerView:
             plans: the techniques; at most one acts on a block, and at most one behind the encoder.
             emit: "full" restores the tokens where they are needed, each original token taking the value of the row
                 it ended in; "reduced" gives out the reduced tokens with `token_rows` (B, N) and `token_size`
-                (B, N', 1), and leaves out the outputs that need the full layout.
+                (B, N', 1), and leaves out the outputs that need the full layout. Tokens that become fewer behind the
+                encoder are given out so either way.
 
         Raises:
             Refusal: the graph needs its tokens in a way that a reduction would break.
@@ -110,8 +114,11 @@ class TransformerView:
         self._resize(flow, starts)
         tokens = {value: (flow.axis[value], self.stages[flow.stage[value]]) for value in flow.axis}
         for plan in behind:
-            reduce_outputs(self, flow, plan, stage.memories.get(plans.index(plan)))
-        (restore if emit == "full" else emit_reduced)(self.model.graph, flow, tokens)
+            self.token_map = reduce_outputs(self, flow, plan, stage.memories.get(plans.index(plan)))
+        if emit == "full" or behind:
+            restore(self.model.graph, flow, tokens)
+        else:
+            self.token_map = emit_reduced(self.model.graph, flow, tokens)
         self.model.graph.sort()
 
     def _pass(self, block: Block, stage: Stage, acting: Plan | None, plans: Sequence[Plan], flow: Flow) -> Stage:
@@ -142,6 +149,7 @@ class TransformerView:
                 memory = plan.technique.observe.graph(site, stage.memories.get(number), plan.config)
                 if memory is not None:
                     stage.memories[number] = memory
+                    block.after_attention.meta["memory"] = memory
             if acting is not None and not at_start:
                 site = replace(site, memory=stage.memories.get(plans.index(acting)))
                 after, _ = self._reduce(site, block.after_attention, stage, acting, block)

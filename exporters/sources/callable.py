@@ -45,7 +45,9 @@ def capture_callable(source: str, options: CaptureOptions) -> Captured:
         example = _example(module, options)
     else:
         example = _by_name(source, module, inputs)
-    if options.batch is None and any(tensor.shape[0] < 2 for tensor in example.values()):
+    if options.batch is not None:  # as many as are asked for, in turns
+        example = {name: tensor[torch.arange(options.batch) % len(tensor)] for name, tensor in example.items()}
+    elif any(tensor.shape[0] < 2 for tensor in example.values()):
         example = {name: torch.cat([tensor, tensor]) for name, tensor in example.items()}
     origin = Origin(kind="callable", name=source, sha256=None, licence=None)
     return capture_module(module, example, origin, batch=options.batch)
