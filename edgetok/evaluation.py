@@ -153,7 +153,7 @@ class Bench:
         with TemporaryDirectory(prefix="edgetok-") as folder, Worker(self._side(reduce, done, Path(folder))) as worker:
             fidelity = self._fidelity(worker)
             (found,) = compare([worker, self._unreduced], rounds=self.rounds, max_seconds=self.seconds)
-        gone = {step.block: step.tokens_in - step.tokens_out for step in done.schedule}
+        gone = {step.block: step.tokens_in - step.tokens_out for step in done.schedule if step.block is not None}
         return Evaluation(
             reduce=reduce,
             tokens=task.work.tokens - sum(gone.values()),

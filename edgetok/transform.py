@@ -109,7 +109,8 @@ def _plans(
             steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
             tokens -= count
         plans.append(plan)
-    if [step.block for step in steps] != sorted(step.block for step in steps):
+    acting = [block for plan in plans for block in plan.counts]
+    if acting != sorted(acting):
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
     for spec in behind:
         count = spec.schedule.behind(tokens - view.prefix)

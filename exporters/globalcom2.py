@@ -108,7 +108,8 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
     stretched = op.Resize(picture, None, np.array([1, 1, rows, columns], np.float32), mode="linear")
     stretched = op.Transpose(op.Reshape(stretched, np.array([rows, side, columns, side])), perm=[0, 2, 1, 3])
     own, context = (
-        site.unit(op.Reshape(value, np.array([crops, patches]))) for value in (site.part(score, patches), stretched)
+        site.unit(op.Reshape(value, np.array([crops, patches])), patches)
+        for value in (site.part(score, patches), stretched)
     )
     return Selection(join(site, thumbnail, int(patches * share), op.Add(own, context), budgets), None)
 

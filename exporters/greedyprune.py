@@ -48,7 +48,10 @@ class Config:
 
 def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | None:
     """What the class token attends to in the last block."""
-    return site.op.Unsqueeze(site.attention.class_row, np.array([2])) if site.block == site.blocks - 1 else None
+    if site.block < site.blocks - 1:
+        return None
+    assert site.attention is not None
+    return site.op.Unsqueeze(site.attention.class_row, np.array([2]))
 
 
 def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch.Tensor | None:

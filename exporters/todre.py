@@ -40,6 +40,7 @@ def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | N
     """What the class token attends to in the last block."""
     if site.block < site.blocks - 1 or not site.prefix:
         return memory
+    assert site.attention is not None
     return site.op.Unsqueeze(site.attention.class_row, np.array([2]))
 
 

@@ -53,7 +53,7 @@ def reference(
         As q.
     """
     if q.dim() == 3:
-        q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
         return reference(q, k, v, bias, scale, heads, queries).transpose(1, 2).flatten(2)
     return ((q * scale) @ k.mT + bias).softmax(dim=-1) @ v
 

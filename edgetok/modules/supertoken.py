@@ -82,7 +82,8 @@ class Attention(nn.Module):
         _, tokens, width = x.shape
         qkv = functional.linear(x, self.qkv.weight.flatten(1), self.qkv.bias)
         heads = qkv.reshape(-1, tokens, self.heads, 3 * width // self.heads).transpose(1, 2)
-        y = functional.scaled_dot_product_attention(*heads.chunk(3, dim=-1))
+        query, key, value = heads.chunk(3, dim=-1)
+        y = functional.scaled_dot_product_attention(query, key, value)
         y = y.transpose(1, 2).reshape(-1, tokens, width)
         return functional.linear(y, self.proj.weight.flatten(1), self.proj.bias)
 
@@ -121,4 +122,4 @@ def _gather(rows: torch.Tensor, index: list[list[int]]) -> torch.Tensor:
     """(B, R, C), cells lists of nine -> (B, cells, 9, C); row R is zeros."""
     flat = torch.tensor(index, device=rows.device).flatten()
     gathered = functional.pad(rows, (0, 0, 0, 1)).index_select(1, flat)
-    return gathered.unflatten(1, (len(index), 9))
+    return gathered.reshape(len(rows), len(index), 9, -1)

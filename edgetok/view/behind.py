@@ -142,7 +142,7 @@ def _maps(site: Site, stage: Stage, step: Step, cut: int) -> dict[str, ir.Value]
     if site.positions is not None:
         positions = op.GatherElements(site.positions, step.stay, axis=1)
         before = rows_behind(op, stage, cut)
-        original = before.shape[1]  # type: ignore[index]
+        original = stage.rows.shape[1] - cut  # type: ignore[index,operator,union-attr]
         rows = op.GatherElements(rows, before, axis=1)
     batch = "batch" if site.crops == 1 else 1
     return {

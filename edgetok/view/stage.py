@@ -61,6 +61,7 @@ class Step:
         """Take a selection apart."""
         kept, merged = site.tokens - site.count, site.count - selection.dropped
         order, into = selection.order, selection.destination
+        assert into is not None
         target = site.op.Concat(site.per_sample(np.arange(kept)), into, axis=1)
         rows = site.op.ScatterElements(order, order, target, axis=1)
         stay = site.part(order, 0, kept)
