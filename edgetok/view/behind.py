@@ -142,7 +142,9 @@ def _maps(site: Site, stage: Stage, step: Step, cut: int) -> dict[str, ir.Value]
     if site.positions is not None:
         positions = op.GatherElements(site.positions, step.stay, axis=1)
         before = rows_behind(op, stage, cut)
-        original = stage.rows.shape[1] - cut  # type: ignore[index,operator,union-attr]
+        dims = g.static_shape(before)
+        assert dims is not None and dims[1] is not None
+        original = dims[1]
         rows = op.GatherElements(rows, before, axis=1)
     batch = "batch" if site.crops == 1 else 1
     return {
