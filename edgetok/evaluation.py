@@ -165,10 +165,10 @@ class Bench:
     def _fidelity(self, worker: Worker) -> tuple[Fidelity, ...]:
         """How near a worker's outputs come to the original's, on all samples."""
         from edgetok.fidelity import compare_outputs
-        from edgetok.transform import full_outputs
+        from edgetok.transform import aligned
 
-        outputs = full_outputs(worker.run(self.task.feeds), self.task.original)
-        return compare_outputs(outputs, self.task.original, self.task.feeds.get("attention_mask"))
+        got = aligned(worker.run(self.task.feeds), self.task.original)
+        return compare_outputs(*got, self.task.feeds.get("attention_mask"))
 
     def _side(self, label: str, done: Transformed, folder: Path) -> Side:
         """A graph, written into a folder, as what a worker runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 OPSET = 23
 IR_VERSION = 10
 LAST = np.iinfo(np.int64).max  # "to the end" in a Slice
+HEAD = "edgetok.head"  # the model's metadata: "ctc" where the outputs are decoded in their order
 
 Emit = Callable[..., Any]  # an ir.Value, or a tuple of them for outputs > 1
 
@@ -112,6 +113,23 @@ def ancestors(values: Iterable[ir.Value | None]) -> set[ir.Node]:
     return seen
 
 
+def copies(graph: ir.Graph, source: ir.Value, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values, computed once more from `source` by copies of the nodes in between."""
+    copied: dict[ir.Value | None, ir.Value] = {source: source}
+    needed = ancestors(values)
+    for node in [node for node in graph if node in needed]:
+        if not any(value in copied for value in node.inputs):
+            continue
+        inputs = [copied.get(value, value) for value in node.inputs]
+        attributes = list(node.attributes.values())
+        copy = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=len(node.outputs))
+        graph.append(copy)
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.type = old.type
+            copied[old] = new
+    return [copied[value] for value in values]
+
+
 def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
     """(node, input index) of every use, in a fixed order."""
     return list(value.uses())
@@ -133,8 +151,8 @@ def take_place(old: ir.Value, new: ir.Value) -> None:
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
-def is_data_free(value: ir.Value) -> bool:
-    """Whether a value is the same for all inputs of one shape: weights, constants and shapes only."""
+def sources(value: ir.Value) -> Iterator[ir.Value]:
+    """The graph inputs that a value's content depends on; reading no more than a shape is no dependence."""
     stack, seen = [value], set()
     while stack:
         current = stack.pop()
@@ -144,10 +162,14 @@ def is_data_free(value: ir.Value) -> bool:
         node = current.producer()
         if node is None:
             if current.is_graph_input() and constant_of(current) is None:
-                return False
-        elif node.op_type not in ("Shape", "Size", "Constant"):
-            stack += [value for value in node.inputs if value is not None]
-    return True
+                yield current
+        elif node.op_type not in ("Shape", "Size"):
+            stack += [read for read in node.inputs if read is not None]
+
+
+def is_data_free(value: ir.Value) -> bool:
+    """Whether a value is the same for all inputs of one shape: weights, constants and shapes only."""
+    return next(sources(value), None) is None
 
 
 def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -62,9 +62,9 @@ class Recipe(_Part):
 
 
 class Step(_Part):
-    """What a technique does in one block."""
+    """What a technique does in one block, or behind the encoder where `block` is None."""
 
-    block: int
+    block: int | None
     technique: str
     tokens_in: int
     tokens_out: int

@@ -25,10 +25,11 @@ def name_nodes(model: ir.Model, view: TransformerView | None) -> None:
         for block in view.blocks:
             where = f"blocks.{block.index}"
             _claim(parts, block.stream, "embed" if block.index == 0 else f"blocks.{block.index - 1}/mlp")
+            if (weights := block.stream.meta.get("attention")) is not None:
+                _claim(parts, weights, f"{where}/attention")
+            _claim_reduction(parts, block.stream, f"{where}/reduce")
             _claim(parts, block.after_attention, f"{where}/attention")
-            for name in ("reduced", "rows", "bias"):
-                if (value := block.after_attention.meta.get(name)) is not None:
-                    _claim(parts, value, f"{where}/reduce")
+            _claim_reduction(parts, block.after_attention, f"{where}/reduce")
     last = f"blocks.{view.blocks[-1].index}" if view is not None else ""
     behind = _mlp_of_last(view, parts) if view is not None else set()
     counts: Counter[str] = Counter()
@@ -43,6 +44,14 @@ def _claim(parts: dict[ir.Node, str], value: ir.Value, part: str) -> None:
     """Give a part to everything that a value needs and that has none yet."""
     for node in g.ancestors([value]):
         parts.setdefault(node, part)
+
+
+def _claim_reduction(parts: dict[ir.Node, str], hidden: ir.Value, part: str) -> None:
+    """Give a part to what reduces the tokens of a value."""
+    made = [hidden.meta.get(name) for name in ("reduced", "rows", "bias")]
+    for value in (*made, *hidden.meta.get("companions", {}).values()):
+        if value is not None:
+            _claim(parts, value, part)
 
 
 def _mlp_of_last(view: TransformerView, parts: dict[ir.Node, str]) -> set[ir.Node]:

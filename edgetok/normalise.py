@@ -10,6 +10,7 @@ from edgetok.rewrite.attention import fuse_attention
 from edgetok.rewrite.gelu import fuse_gelu
 from edgetok.rewrite.layer_norm import fuse_layer_norm
 from edgetok.rewrite.softmax import unflatten_softmax
+from edgetok.rewrite.split import cut_by_slices
 
 
 def normalise(model: ir.Model) -> None:
@@ -23,6 +24,7 @@ def normalise(model: ir.Model) -> None:
         fuse_gelu(model)
         unflatten_softmax(model)
         fuse_attention(model)
+        cut_by_slices(model)
         _drop_idle_masks(model.graph)
         _let_reshapes_copy(model.graph)
         common.IdentityEliminationPass()(model)
@@ -52,16 +54,16 @@ def _name_batch(graph: ir.Graph) -> None:
 
 def _drop_idle_masks(graph: ir.Graph) -> None:
     """Take masks away that let every pair pass, whatever the inputs are."""
-    from edgetok.view.masks import Mask, classify
+    from edgetok.view.masks import Mask, Masking, classify
 
-    kinds: dict[ir.Value, Mask | None] = {}
+    kinds: dict[ir.Value, Masking | None] = {}
     for node in graph:
         mask = node.inputs[3] if node.op_type == "Attention" and node.domain == "" and len(node.inputs) > 3 else None
         if mask is None:
             continue
         if mask not in kinds:
             kinds[mask] = classify(graph, mask) if _reads_no_floats(mask) else None
-        if kinds[mask] is Mask.NONE:
+        if kinds[mask] == Masking(Mask.NONE):
             node.replace_input_with(3, None)
             if all(value is None for value in node.inputs[3:]):
                 node.resize_inputs(3)
@@ -69,19 +71,7 @@ def _drop_idle_masks(graph: ir.Graph) -> None:
 
 def _reads_no_floats(mask: ir.Value) -> bool:
     """Whether a mask depends on integer inputs only, for which `classify` knows what to try."""
-    seen, stack = set(), [mask]
-    while stack:
-        value = stack.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        node = value.producer()
-        if node is None:
-            if value.is_graph_input() and (value.dtype is None or value.dtype.is_floating_point()):
-                return False
-        elif node.op_type not in ("Shape", "Size"):
-            stack += [v for v in node.inputs if v is not None]
-    return True
+    return all(value.dtype is not None and not value.dtype.is_floating_point() for value in g.sources(mask))
 
 
 def _let_reshapes_copy(graph: ir.Graph) -> None:
@@ -97,7 +87,10 @@ def _strip(model: ir.Model) -> None:
     """Names stay, but no descriptions, stack traces or paths of the machine that exported the graph."""
     from onnx_ir.passes import common
 
+    head = model.metadata_props.get(g.HEAD)
     common.ClearMetadataAndDocStringPass()(model)
+    if head is not None:
+        model.metadata_props[g.HEAD] = head
     model.producer_name = model.producer_version = model.domain = None
     model.graph.name = "main"
     for number, node in enumerate(model.graph):

@@ -79,15 +79,26 @@ class Schedule:
             f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
         ]
 
-    def resolve(self, tokens: int, prefix: int, blocks: int) -> tuple[dict[int, int], list[str]]:
+    def behind(self, free: int) -> int:
+        """The count of tokens that go behind the encoder, of `free` that can.
+
+        Raises:
+            UsageError: the options say how many go in which block.
+        """
+        if not (self.keep or self.tokens) or self.layers:
+            raise UsageError("behind the encoder give keep=0.25 or tokens=64: what is left")
+        return free - self._left(free)
+
+    def resolve(self, tokens: int, prefix: int, blocks: int, at_most: float = 0.5) -> tuple[dict[int, int], list[str]]:
         """The count of tokens that go in each block.
 
-        At most half of the tokens can go at once: later blocks are clamped to that, with a note.
+        Where more are wanted than can go at once, later blocks are clamped, with a note. One token is always left.
 
         Args:
             tokens: of the first block, prefix included.
             prefix: leading tokens that never go.
             blocks: of the model.
+            at_most: the largest share of the tokens (prefix not counted) that can go at once.
 
         Returns:
             {block: r} without zeros, and notes for the user.
@@ -102,12 +113,13 @@ class Schedule:
             free = tokens - prefix
             if wanted is None:
                 wanted = int(free - free * self.ratio)
-            r = min(wanted, free // 2)
+            limit = min(int(free * at_most), free - 1)
+            r = min(wanted, limit)
             if r < wanted:
                 if step == 0:
                     raise UsageError(
-                        f"{wanted} tokens cannot go from block {block}: it has {tokens}, {prefix} of them prefix, "
-                        f"and at most half go at once; give at most {free // 2}"
+                        f"{wanted} tokens cannot go from block {block}: it has {tokens}, {prefix} of them prefix; "
+                        f"give at most {limit}"
                     )
                 notes.append(f"block {block}: {wanted} tokens wanted, {r} of {tokens} can go")
             if r > 0:
@@ -120,9 +132,7 @@ class Schedule:
         if self.ratio:
             return [None] * len(layers)
         if self.keep or self.tokens:
-            if self.tokens > free:
-                raise UsageError(f"tokens={self.tokens}: there are {free}, prefix not counted; give fewer")
-            total = free - (self.tokens or round(free * self.keep))
+            total = free - self._left(free)
             edges = [total * step // len(layers) for step in range(len(layers) + 1)]
             return [after - before for before, after in pairwise(edges)]
         counts = self._counts()
@@ -133,6 +143,11 @@ class Schedule:
         low = int(counts[0] * (1 - self.inflect))
         step = (2 * counts[0] - 2 * low) / max(len(layers) - 1, 1)
         return [int(low + step * i) for i in range(len(layers))]
+
+    def _left(self, free: int) -> int:
+        if self.tokens > free:
+            raise UsageError(f"tokens={self.tokens}: there are {free}, prefix not counted; give fewer")
+        return self.tokens or max(round(free * self.keep), 1)
 
     def _counts(self) -> list[int]:
         parts = self.r.split("/") if self.r else []
@@ -158,12 +173,12 @@ class Schedule:
 
 
 def _number(key: str, text: str) -> float:
-    low, high = {"keep": (0.0, 1.0), "ratio": (0.5, 1.0), "budget": (0.0, 1.0), "inflect": (-1.0, 1.0)}[key]
+    low, high = {"keep": (0.0, 1.0), "ratio": (0.0, 1.0), "budget": (0.0, 1.0), "inflect": (-1.0, 1.0)}[key]
     try:
         number = float(text)
     except ValueError:
         raise UsageError(f"{key}={text!r}: accepted is a number from {low:g} to {high:g}") from None
-    if not low <= number <= high or (key == "keep" and number == 0):
+    if not low <= number <= high or (key != "inflect" and number == 0):
         raise UsageError(f"{key}={text}: accepted is a number from {low:g} to {high:g}")
     return number
 

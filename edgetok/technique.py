@@ -11,55 +11,110 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from edgetok.errors import UnknownName, UsageError
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
 
     from edgetok.view.site import Site
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Selection:
-    """Which tokens of a block stay.
+class Selection(Generic[T]):
+    """Which tokens stay, and what becomes of the others; of `ir.Value` in a graph, of tensors in a reference.
 
     Attributes:
         order: (B, N) int64: the tokens that stay, in their new order, then the r that go.
-        destination: (B, r) int64: for each that goes, the new row that it is merged into, or, where tokens are
-            dropped, the row that stands in for it when the output is restored.
-        merge: whether the tokens that go are averaged into their destination, or dropped.
+        destination: (B, r) int64: for each that goes, the new row that it is merged into (never a prefix token, whose
+            value it would take in a restored output), or, where it is dropped,
+            the row that stands in for it when the output is restored. None behind the encoder where all are dropped.
+        dropped: how many of those that go, the last ones, are dropped and not merged.
+        weight: (B, N, 1) fp32: the weight of each token in a merge; its size when None.
+        mean: whether a merge divides by the sum of the weights.
+        share: (B, N, 1) fp32: how much of its size a token that goes hands to its destination; all of it when None.
         proportional: whether attention counts a token as often as the tokens merged into it, from here on.
+        ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
+            softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
+            only where tokens are merged, none dropped, at the start of a block.
     """
 
-    order: ir.Value
-    destination: ir.Value
-    merge: bool = True
+    order: T
+    destination: T | None
+    dropped: int = 0
+    weight: T | None = None
+    mean: bool = True
+    share: T | None = None
     proportional: bool = True
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
 class State:
-    """What the PyTorch reference of a technique sees behind the attention of one block.
+    """What the PyTorch reference of a technique sees: `Site` in tensors.
 
     Attributes:
-        hidden: (B, N, C) the residual stream.
+        hidden: (B, N, C) the tokens that are reduced.
         size: (B, N, 1) how many tokens each stands for; 0 for padding.
-        keys: (B, h, N, d) of this block's attention.
+        queries, keys, values: (B, h, N, d) of this block's attention.
+        bias: (B, 1, 1 or N, N) what attention adds: per key log(size) where it is proportional and a bar on padding,
+            and where attention is local a bar on the keys out of a query's reach.
+        scale: of the attention scores.
         prefix: number of leading tokens that are no patches (CLS, registers).
         block: number of this block.
         blocks: how many blocks the model has.
+        memory: (B, N, M) what the technique observed in the blocks so far; None for nothing.
     """
 
     hidden: torch.Tensor
     size: torch.Tensor
+    queries: torch.Tensor
     keys: torch.Tensor
+    values: torch.Tensor
+    bias: torch.Tensor
+    scale: float
     prefix: int
     block: int
     blocks: int
+    memory: torch.Tensor | None = None
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """(B, h, N, N) the scaled products of queries and keys, without bias."""
+        return self.queries @ self.keys.mT * self.scale
+
+    @property
+    def attention(self) -> torch.Tensor:
+        """(B, h, N, N) attention weights."""
+        return (self.scores + self.bias).softmax(dim=-1)
+
+    def keep_highest(self, score: torch.Tensor, count: int) -> torch.Tensor:
+        """(B, N) -> (B, N): the prefix, the tokens of the highest scores by their places, and the `count` that go."""
+        import torch
+
+        ranked = score[:, self.prefix :].argsort(dim=1, descending=True, stable=True) + self.prefix
+        kept, gone = ranked[:, : ranked.shape[1] - count], ranked[:, ranked.shape[1] - count :]
+        prefix = torch.arange(self.prefix).expand(len(ranked), -1)
+        return torch.cat([prefix, kept.sort(dim=1).values, gone], dim=1)
+
+    def stand_ins(self, order: torch.Tensor, count: int) -> torch.Tensor:
+        """(B, N) -> (B, count): for each token that goes the row of the patch that stays whose key is the nearest."""
+        import torch
+
+        unit = torch.nn.functional.normalize(self.keys.mean(dim=1), dim=-1)
+        kept = order.shape[1] - count
+        gone, stay = (
+            unit.gather(1, index[..., None].expand(-1, -1, unit.shape[2]))
+            for index in (order[:, kept:], order[:, self.prefix : kept])
+        )
+        padding = (self.size[..., 0] == 0).to(unit.dtype).gather(1, order[:, self.prefix : kept])
+        return (gone @ stay.mT - 4 * padding[:, None]).argmax(dim=2) + self.prefix
 
 
 @dataclass(frozen=True)
@@ -69,20 +124,79 @@ class Technique:
     Attributes:
         summary: one line for `edgetok techniques`.
         paper: title, link and section.
+        examples: specs that every test runs, on models of 4 blocks and 24 tokens or more; the first explains the
+            technique.
         config: a frozen dataclass with the technique's own options.
         select: the graph form; (site, config) -> Selection.
-        reference: the same in plain PyTorch; (state, count of tokens that go, config) -> (order, destination).
-        proportional: whether attention is proportional under a config; (config) -> bool.
-        merge: whether tokens are averaged into others, or dropped.
+        reference: the same in plain PyTorch; (state, count of tokens that go, config) -> Selection.
+        where: the tokens it reduces: "block": between the attention and the MLP of a block; "start": in front of a
+            block; "output": behind the encoder, those that the graph gives out.
+        kind: what becomes of the tokens that go.
+        observe: what it remembers of every block, reduced or not.
+        needs_class_token: whether it asks what the class token attends to.
+        at_most: the largest share of the tokens that can go at once.
+        across: whether the batch holds the crops of one picture, the thumbnail first, which share the tokens left.
+        calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
     """
 
     summary: str
     paper: str
+    examples: tuple[str, ...]
     config: type
-    select: Callable[[Site, Any], Selection]
-    reference: Callable[[State, int, Any], tuple[torch.Tensor, torch.Tensor]]
-    proportional: Callable[[Any], bool]
-    merge: bool = True
+    select: Callable[[Site, Any], Selection[ir.Value]]
+    reference: Callable[[State, int, Any], Selection[torch.Tensor]]
+    where: Literal["block", "start", "output"] = "block"
+    kind: Literal["merge", "prune", "prune and merge", "pool"] = "merge"
+    observe: Observe | None = None
+    needs_class_token: bool = False
+    at_most: float = 0.5
+    across: bool = False
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the counts of tokens that go are found on samples.
+
+    Attributes:
+        scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
+        counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+    """
+
+    scores: Callable[[Site, Any], ir.Value | None]
+    counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
+
+
+@dataclass(frozen=True)
+class Observe:
+    """What a technique remembers of the blocks.
+
+    Attributes:
+        graph: (site, memory so far or None, config) -> (B, N, M) fp32, or None as long as there is nothing.
+        reference: the same in PyTorch, of a `State`.
+    """
+
+    graph: Callable[[Site, ir.Value | None, Any], ir.Value | None]
+    reference: Callable[[State, torch.Tensor | None, Any], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A technique as it acts on one model.
+
+    Attributes:
+        name: of the technique.
+        technique: what chooses the tokens.
+        config: its options.
+        counts: {block: how many tokens go}.
+        behind: how many tokens go behind the encoder.
+    """
+
+    name: str
+    technique: Technique
+    config: Any
+    counts: dict[int, int]
+    behind: int = 0
 
 
 @dataclass(frozen=True)

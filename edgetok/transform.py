@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok import technique
+from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
 from edgetok.manifest import Step
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
-    from edgetok.view.view import Select
 
 Progress = Callable[[str], None]
 
@@ -42,7 +41,9 @@ class Transformed:
     notes: tuple[str, ...]
 
 
-def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str) -> Transformed:
+def transform(
+    model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str, run: Run | None = None
+) -> Transformed:
     """Type a captured graph and reduce its tokens, in place.
 
     Args:
@@ -50,6 +51,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
         specs: the techniques, with how many tokens go where.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" or "reduced" tokens at the outputs.
+        run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -57,6 +59,7 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     """
     from edgetok.naming import name_nodes
     from edgetok.retype import retype
+    from edgetok.rewrite.heads import keep_heads_joined
     from edgetok.view import TransformerView
 
     retype(model, dtype)
@@ -69,47 +72,63 @@ def transform(model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, e
     steps: list[Step] = []
     notes: list[str] = []
     if view is not None and specs:
-        plan = _plan(view, specs, steps, notes)
-        view.reduce(plan, emit)
+        view.reduce(_plans(view, specs, steps, notes, run), emit)
+    keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
     return Transformed(model, view.tokens if view else 0, tuple(steps), tuple(notes))
 
 
-def _plan(
-    view: TransformerView, specs: Sequence[technique.Spec], steps: list[Step], notes: list[str]
-) -> dict[int, tuple[int, Select]]:
-    """What happens in which block."""
-    plan: dict[int, tuple[int, Select]] = {}
+def _plans(
+    view: TransformerView, specs: Sequence[technique.Spec], steps: list[Step], notes: list[str], run: Run | None
+) -> list[technique.Plan]:
+    """What each technique does in which block, one after the other, and then behind the encoder."""
+    plans: list[technique.Plan] = []
     tokens = view.tokens
-    for spec in sorted(specs, key=lambda spec: spec.schedule.first()):
-        counts, more = _resolve(view, spec.schedule, {block: count for block, (count, _) in plan.items()})
+    behind = [spec for spec in specs if technique.load(spec.name).where == "output"]
+    if len(behind) > 1:
+        raise UsageError(f"{behind[0].name} and {behind[1].name} both act behind the encoder: give one of them")
+    inside = sorted((spec for spec in specs if spec not in behind), key=lambda spec: spec.schedule.first())
+    for spec in inside:
+        chosen = technique.load(spec.name)
+        before = {block: count for plan in plans for block, count in plan.counts.items()}
+        counts, more = _resolve(view, spec.schedule, before, chosen.at_most)
         notes += more
-        select = technique.load(spec.name).select
-        for block, count in counts.items():
-            if block in plan:
+        plan = technique.Plan(spec.name, chosen, spec.config, counts)
+        if chosen.calibration is not None and run is not None:
+            plan = calibrated(view.model, plans, plan, run)
+            notes.append(f"{spec.name}: on the samples {_listed(plan.counts)}, scheduled were {_listed(counts)}")
+        for block, count in plan.counts.items():
+            if any(block in plan.counts for plan in plans):
                 raise UsageError(f"two techniques reduce block {block}: give them different layers=")
-            plan[block] = (count, partial(_call, select, spec.config))
             steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
             tokens -= count
+        plans.append(plan)
     if [step.block for step in steps] != sorted(step.block for step in steps):
         raise UsageError("the techniques' layers overlap: the first must end before the second begins")
-    return plan
+    for spec in behind:
+        count = spec.schedule.behind(tokens - view.prefix)
+        steps.append(Step(block=None, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
+        plans.append(technique.Plan(spec.name, technique.load(spec.name), spec.config, {}, behind=count))
+    return plans
 
 
-def _resolve(view: TransformerView, schedule: Schedule, before: Mapping[int, int]) -> tuple[dict[int, int], list[str]]:
+def _resolve(
+    view: TransformerView, schedule: Schedule, before: Mapping[int, int], at_most: float
+) -> tuple[dict[int, int], list[str]]:
     """The count of tokens that go in each block, of those that earlier techniques leave, and notes for the user."""
 
     def resolve(schedule: Schedule) -> tuple[dict[int, int], list[str]]:
-        return schedule.resolve(view.tokens - sum(before.values()), view.prefix, len(view.blocks))
+        return schedule.resolve(view.tokens - sum(before.values()), view.prefix, len(view.blocks), at_most)
 
     if schedule.budget:
         schedule = within_budget(schedule, Work.of(view), before, lambda candidate: resolve(candidate)[0])
     return resolve(schedule)
 
 
-def _call(select: Callable[..., technique.Selection], config: object, site: object) -> technique.Selection:
-    return select(site, config)
+def _listed(counts: Mapping[int, int]) -> str:
+    """r=16/12/8,layers=2/3/4: as a spec would say it."""
+    return f"r={'/'.join(map(str, counts.values()))},layers={'/'.join(map(str, counts))}" if counts else "none go"
 
 
 def _tidy(model: ir.Model) -> None:
@@ -127,16 +146,27 @@ def _tidy(model: ir.Model) -> None:
         common.NameFixPass()(model)
 
 
-def full_outputs(outputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs as the original gives them: reduced tokens (B, N', C) are spread to their N places by `token_rows`."""
-    rows = outputs.get("token_rows")
-    full = dict(outputs)
-    for name, original in wanted.items():
-        if rows is not None and name in full and full[name].shape != original.shape:
-            import numpy as np
+def aligned(
+    outputs: Mapping[str, np.ndarray], originals: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Reduced outputs and the original's, token by token.
 
-            full[name] = np.take_along_axis(full[name], rows[..., None], axis=1)
-    return full
+    Reduced tokens (B, N', C) of blocks are spread to their N places by `token_rows`; of tokens that were kept behind
+    the encoder the originals are taken at `token_positions`.
+    """
+    import numpy as np
+
+    got, wanted = dict(outputs), dict(originals)
+    rows, positions = outputs.get("token_rows"), outputs.get("token_positions")
+    for name, original in originals.items():
+        if name not in got or got[name].shape == original.shape:
+            continue
+        if positions is not None:
+            whole = original.reshape(len(positions), -1, original.shape[-1])  # crops in one row
+            wanted[name] = np.take_along_axis(whole, positions[..., None], axis=1)
+        elif rows is not None:
+            got[name] = np.take_along_axis(got[name], rows[..., None], axis=1)
+    return got, wanted
 
 
 def sample_inputs(

@@ -60,7 +60,7 @@ class Config:
         return self.variant == "code" and block < (blocks + 1) // 2
 
 
-def select(site: Site, config: Config) -> Selection:
+def select(site: Site, config: Config) -> Selection[ir.Value]:
     """Merge the tokens of the highest energy."""
     op, r, prefix = site.op, site.count, site.prefix
     free = site.tokens - prefix
@@ -106,8 +106,8 @@ def _energy(site: Site, unit: ir.Value, padding: ir.Value | None, config: Config
     return op.Add(mean, op.Mul(padding, np.float32(PADDING)))
 
 
-def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in PyTorch: order (B, N) and destination (B, count)."""
+def reference(state: State, count: int, config: Config) -> Selection[torch.Tensor]:
+    """The same in PyTorch."""
     import torch
 
     from edgetok.plugins.bipartite_match import reference as match_tokens
@@ -125,7 +125,8 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
     a = a.gather(1, order)
     stay = torch.cat([a[:, count:], ranked[:, mergeable:], b], dim=1)
     order = torch.cat([torch.arange(prefix).expand(batch, -1), prefix + stay, prefix + a[:, :count]], dim=1)
-    return order, match[:, :count] + tokens - count - b.shape[1]
+    destination = match[:, :count] + tokens - count - b.shape[1]
+    return Selection(order, destination, proportional=config.variant == "paper")
 
 
 def energies(metric: torch.Tensor, padding: torch.Tensor, margin: float, config: Config) -> torch.Tensor:
@@ -144,8 +145,8 @@ TECHNIQUE = Technique(
     summary="merge tokens that many others resemble, protect those that stand alone",
     paper="Accelerating Transformers with Spectrum-Preserving Token Merging, "
     "https://arxiv.org/abs/2405.16148, section 3.2",
+    examples=("pitome:r=4", "pitome:ratio=0.85,variant=code"),
     config=Config,
     select=select,
     reference=reference,
-    proportional=lambda config: config.variant == "paper",
 )

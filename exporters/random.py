@@ -17,6 +17,7 @@ import numpy as np
 from edgetok.technique import Selection, State, Technique
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import torch
 
     from edgetok.view.site import Site
@@ -42,28 +43,29 @@ def draw(tokens: int, prefix: int, count: int, block: int, seed: int) -> tuple[n
     return np.concatenate([stay, gone]), nearest
 
 
-def select(site: Site, config: Config) -> Selection:
+def select(site: Site, config: Config) -> Selection[ir.Value]:
     """Drop tokens at random."""
     order, nearest = draw(site.tokens, site.prefix, site.count, site.block, config.seed)
-    return Selection(site.per_sample(order), site.per_sample(nearest), merge=False, proportional=False)
+    return Selection(site.per_sample(order), site.per_sample(nearest), dropped=site.count, proportional=False)
 
 
-def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in PyTorch: order (B, N) and destination (B, count)."""
+def reference(state: State, count: int, config: Config) -> Selection[torch.Tensor]:
+    """The same in PyTorch."""
     import torch
 
     batch, tokens, _ = state.hidden.shape
     rows = draw(tokens, state.prefix, count, state.block, config.seed)
     order, nearest = (torch.from_numpy(row).expand(batch, -1) for row in rows)
-    return order, nearest
+    return Selection(order, nearest, dropped=count, proportional=False)
 
 
 TECHNIQUE = Technique(
     summary="drop tokens at random: the baseline to beat",
     paper="Which Tokens to Use?, https://arxiv.org/abs/2308.04657, section 3",
+    examples=("random:r=4",),
     config=Config,
     select=select,
     reference=reference,
-    proportional=lambda config: False,
-    merge=False,
+    kind="prune",
+    at_most=1.0,
 )

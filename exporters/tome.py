@@ -45,7 +45,7 @@ def sets(prefix: int, tokens: int) -> tuple[range, range]:
     return range(prefix + prefix % 2, tokens, 2), range(prefix + 1 - prefix % 2, tokens, 2)
 
 
-def select(site: Site, config: Config) -> Selection:
+def select(site: Site, config: Config) -> Selection[ir.Value]:
     """Bipartite soft matching."""
     op, r = site.op, site.count
     a, b = sets(site.prefix, site.tokens)
@@ -61,15 +61,14 @@ def select(site: Site, config: Config) -> Selection:
     order = op.Gather(np.array(a), order)  # positions
     gone, left = site.part(order, 0, r), site.part(order, r)
     if site.prefix:  # the published code sorts them only when there is a class token
-        floats = op.Cast(left, to=ir.DataType.FLOAT)  # exact below 2^24, and sortable everywhere
-        left = op.Cast(op.TopK(floats, np.array([len(a) - r]), axis=1, largest=0, outputs=2)[0], to=ir.DataType.INT64)
+        left = site.in_order(left, len(a) - r)
     order = op.Concat(site.per_sample(np.arange(site.prefix)), left, site.per_sample(np.array(b)), gone, axis=1)
     destination = op.Add(site.part(match, 0, r), np.array(site.prefix + len(a) - r))
     return Selection(order, destination, proportional=config.proportional)
 
 
-def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in PyTorch: order (B, N) and destination (B, count)."""
+def reference(state: State, count: int, config: Config) -> Selection[torch.Tensor]:
+    """The same in PyTorch."""
     import torch
 
     from edgetok.plugins.bipartite_match import reference as match_tokens
@@ -85,14 +84,15 @@ def reference(state: State, count: int, config: Config) -> tuple[torch.Tensor, t
     if state.prefix:
         left = left.sort(dim=-1).values
     fixed = [torch.arange(state.prefix).expand(batch, -1), a[left], b.expand(batch, -1), a[gone]]
-    return torch.cat(fixed, dim=1), match[:, :count] + state.prefix + len(a) - count
+    destination = match[:, :count] + state.prefix + len(a) - count
+    return Selection(torch.cat(fixed, dim=1), destination, proportional=config.proportional)
 
 
 TECHNIQUE = Technique(
     summary="merge the most similar pairs of tokens",
     paper="Token Merging: Your ViT But Faster, https://arxiv.org/abs/2210.09461, section 3",
+    examples=("tome:r=4", "tome:keep=0.4,proportional=false"),
     config=Config,
     select=select,
     reference=reference,
-    proportional=lambda config: config.proportional,
 )

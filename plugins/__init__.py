@@ -35,10 +35,12 @@ def add_functions(model: ir.Model) -> None:
     """Give the model the function bodies of the `edgetok` operators that it calls."""
     import onnx_ir as ir
 
-    called = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for name in names():
-        function = load(name).function
-        if function.name in called:
-            body = ir.from_proto(function.to_function_proto())
+    called = [node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN]
+    functions = {module.function.name: module.function for module in map(load, names())} if called else {}
+    for name in called:  # grows by what the bodies call
+        body = ir.from_proto(functions[name].to_function_proto())
+        if body.identifier() not in model.functions:
             model.functions[body.identifier()] = body
-            model.opset_imports[DOMAIN] = 1
+            called += [node.op_type for node in body.all_nodes() if node.domain == DOMAIN]
+    if called:
+        model.opset_imports[DOMAIN] = 1

@@ -29,9 +29,10 @@ SMALLEST = 1e-4  # divides the zeros of merged padding; real sizes are 1 and mor
 def MergeTokens(x, size, order, destination, kept: int):  # type: ignore[no-untyped-def]
     """x (B, N, C), size (B, N, 1), order (B, N), destination (B, r) -> (B, kept, C), (B, kept, 1)."""
     count = op.Constant(value_int=kept)
-    rest = op.Shape(destination, start=1, end=2)
-    parts = op.Concat(op.Reshape(count, op.Constant(value_ints=[1])), rest, axis=0)
-    stay, go = op.Split(op.Unsqueeze(order, op.Constant(value_ints=[-1])), parts, axis=1)  # (B, kept, 1), (B, r, 1)
+    cut, one = op.Reshape(count, op.Constant(value_ints=[1])), op.Constant(value_ints=[1])
+    places = op.Unsqueeze(order, op.Constant(value_ints=[-1]))
+    stay = op.Slice(places, op.Constant(value_ints=[0]), cut, one)  # (B, kept, 1)
+    go = op.Slice(places, cut, op.Constant(value_ints=[9223372036854775807]), one)  # (B, r, 1)
     size_stay = op.GatherND(size, stay, batch_dims=1)
     size_go = op.GatherND(size, go, batch_dims=1)
     hit = op.OneHot(destination, count, op.Constant(value_floats=[0.0, 1.0]), axis=1)  # (B, kept, r)
@@ -61,7 +62,7 @@ def reference(
         x: (B, N - r, C) and size: (B, N - r, 1).
     """
     kept = order.shape[1] - destination.shape[1]
-    rows = (x * size).gather(1, order[..., None].expand_as(x))
+    rows = (x * size).gather(1, order[..., None].expand(-1, -1, x.shape[2]))
     sizes = size.gather(1, order[..., None])
     into = destination[..., None]
     total = rows[:, :kept].scatter_add(1, into.expand(-1, -1, x.shape[2]), rows[:, kept:])

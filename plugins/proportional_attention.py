@@ -1,8 +1,13 @@
 """ProportionalAttention: attention in which a token counts as often as the tokens merged into it.
 
 ToMe (Token Merging, https://arxiv.org/abs/2210.09461, section 3): softmax(q k^T / sqrt(d) + log size) v. The bias also
-carries padding (size 0 becomes -1e4). It is an operator of its own because runtimes disagree on how to take a bias
-per key: onnxruntime's Attention rejects a (B, 1, 1, N) mask, TensorRT's wants it in the type of q.
+carries padding (size 0 becomes -1e4) and, per pair of tokens, what local attention does not reach. It is an operator of
+its own because runtimes disagree on how to take a bias per key: onnxruntime's Attention rejects a (B, 1, 1, N) mask,
+TensorRT's wants it in the type of q.
+
+Heads are apart, (B, h, N, d), or joined, (B, N, h d), which spares four transpositions. The body spreads the bias over
+the queries and is one Attention: ViT-S, 184 tokens, one thread: 0.55 ms joined and 0.64 ms apart, against 0.68 ms for
+MatMul, Add, Softmax, MatMul.
 """
 
 from __future__ import annotations
@@ -19,29 +24,37 @@ if TYPE_CHECKING:
 
 
 @script(Opset("edgetok", 1), default_opset=op)
-def ProportionalAttention(q, k, v, bias, scale: float):  # type: ignore[no-untyped-def]
-    """q, k, v (B, h, N, d), bias (B or 1, 1, 1, N) -> (B, h, N, d)."""
-    scaled = q * op.CastLike(op.Constant(value_float=scale), q)
-    scores = op.MatMul(scaled, op.Transpose(k, perm=[0, 1, 3, 2])) + bias
-    return op.MatMul(op.Softmax(scores, axis=-1), v)
+def ProportionalAttention(q, k, v, bias, scale: float, heads: int, queries: int):  # type: ignore[no-untyped-def]
+    """q, k, v (B, h, N, d) or (B, N, h d), bias (B or 1, 1, 1 or N, N) in their type -> as q."""
+    one = op.Constant(value_ints=[1])
+    count = op.Reshape(op.Constant(value_int=queries), one)
+    mask = op.Expand(bias, op.Concat(one, one, count, one, axis=0))  # (B or 1, 1, N, N)
+    return op.Attention(q, k, v, mask, scale=scale, q_num_heads=heads, kv_num_heads=heads)
 
 
 function = ProportionalAttention
 
 
-def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, scale: float) -> torch.Tensor:
-    """Attention with a bias per key.
+def reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, scale: float, heads: int, queries: int
+) -> torch.Tensor:
+    """Attention with a bias per key, or per pair of tokens.
 
     Args:
-        q: (B, h, N, d) queries.
-        k: (B, h, N, d) keys.
-        v: (B, h, N, d) values.
-        bias: (B or 1, 1, 1, N) added to every score of a key: log(size), or -1e4 for padding.
+        q: (B, h, N, d) or (B, N, h d) queries.
+        k: keys, alike.
+        v: values, alike.
+        bias: (B or 1, 1, 1 or N, N) added to the scores: log(size), or -1e4 for padding and for keys out of reach.
         scale: of the scores, usually 1 / sqrt(d).
+        heads: h.
+        queries: N.
 
     Returns:
-        (B, h, N, d)
+        As q.
     """
+    if q.dim() == 3:
+        q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return reference(q, k, v, bias, scale, heads, queries).transpose(1, 2).flatten(2)
     return ((q * scale) @ k.mT + bias).softmax(dim=-1) @ v
 
 
@@ -49,14 +62,19 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     """Named inputs of the reference."""
     import torch
 
-    def heads(batch: int, heads: int, count: int, width: int) -> tuple[object, ...]:
+    def apart(batch: int, heads: int, count: int, width: int) -> tuple[object, ...]:
         seeded = torch.Generator().manual_seed(count)
         q, k, v = torch.randn(3, batch, heads, count, width, generator=seeded)
         size = torch.randint(1, 9, (batch, 1, 1, count), generator=seeded)
-        return q, k, v, size.float().log(), width**-0.5
+        return q, k, v, size.float().log(), width**-0.5, heads, count
 
-    yield "vit_s", heads(2, 6, 184, 64)
-    yield "odd", heads(3, 1, 17, 5)
-    q, k, v, bias, scale = heads(2, 2, 12, 8)
+    yield "vit_s", apart(2, 6, 184, 64)
+    yield "odd", apart(3, 1, 17, 5)
+    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)
     bias[:, ..., 7:] = -1e4  # type: ignore[index]
-    yield "padding", (q, k, v, bias, scale)
+    yield "padding", (q, k, v, bias, scale, heads, count)
+    joined = (x.transpose(1, 2).flatten(2) for x in (q, k, v))  # type: ignore[attr-defined]
+    yield "joined", (*joined, bias, scale, heads, count)
+    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)  # no padding: every query reaches a key
+    far = (torch.arange(count) - torch.arange(count)[:, None]).abs() > 3  # type: ignore[call-overload]
+    yield "local", (q, k, v, torch.where(far, -1e4, bias), scale, heads, count)  # type: ignore[call-overload]

@@ -42,13 +42,21 @@ def _vit(**kw):
     return tf.ViTModel(tf.ViTConfig(patch_size=8, **VISION, **kw), add_pooling_layer=False)
 
 
-def _wav2vec2(**kw):
+def modernbert(**kw):
+    config = tf.ModernBertConfig(
+        max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+        reference_compile=False, **TEXT, **kw,
+    )  # fmt: skip
+    return tf.ModernBertModel(config)
+
+
+def _wav2vec2(of=tf.Wav2Vec2Model, **kw):
     config = tf.Wav2Vec2Config(
         hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96, vocab_size=32,
         conv_dim=(32, 32, 32, 32), conv_stride=(5, 4, 4, 4), conv_kernel=(10, 8, 8, 4), num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4, apply_spec_augment=False, layerdrop=0.0, **kw,
     )  # fmt: skip
-    return tf.Wav2Vec2Model(config)
+    return of(config)
 
 
 FAMILIES = {
@@ -71,6 +79,13 @@ FAMILIES = {
     "wav2vec2": lambda: (_wav2vec2(), wave()),
     "wav2vec2-masked": lambda: (_wav2vec2(feat_extract_norm="layer", do_stable_layer_norm=True), wave(mask=True)),
     "bert": lambda: (tf.BertModel(tf.BertConfig(max_position_embeddings=64, **TEXT)), words()),
+    "modernbert": lambda: (modernbert(), words()),
+    "modernbert-local": lambda: (modernbert(local_attention=34), words()),
+    "modernbert-unmasked": lambda: (modernbert(local_attention=12), {"input_ids": words()["input_ids"]}),
+    "dinov3": lambda: (
+        tf.DINOv3ViTModel(tf.DINOv3ViTConfig(patch_size=8, num_register_tokens=4, layerscale_value=1.0, **VISION)),
+        pixels(),
+    ),
 }  # fmt: skip
 
 REFUSED = {
@@ -88,18 +103,16 @@ REFUSED = {
         tf.BeitModel(tf.BeitConfig(patch_size=8, use_relative_position_bias=True, **VISION), add_pooling_layer=False),
         pixels(),
     ),
-    "modernbert": lambda: (
-        tf.ModernBertModel(tf.ModernBertConfig(
-            max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
-            reference_compile=False, **TEXT,
-        )), words(),
-    ),
     "llama": lambda: (
         tf.LlamaModel(tf.LlamaConfig(
             max_position_embeddings=64, num_key_value_heads=3, use_cache=False, pad_token_id=0, bos_token_id=1,
             eos_token_id=2, **TEXT,
         )),
         words(),
+    ),
+    "wav2vec2-ctc": lambda: (
+        _wav2vec2(tf.Wav2Vec2ForCTC, pad_token_id=0, feat_extract_norm="layer", do_stable_layer_norm=True),
+        wave(mask=True),
     ),
 }  # fmt: skip
 
@@ -130,7 +143,7 @@ def build(name: str, seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Te
 
 
 def spread(module: torch.nn.Module) -> torch.nn.Module:
-    """A module ready to run, its weights drawn so that every part matters."""
+    """A module in evaluation, its weights spread out so that every part matters."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:  # transformers starts at 0.02: attention would be flat

@@ -168,7 +168,7 @@ def test_nan_in_the_inputs(refused: Refused, pictures: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("spec", "kind", "says"),
     [
-        ("tome:r=40", "UsageError", "40 tokens cannot go from block 0: it has 64, 1 of them prefix, and at most half"),
+        ("tome:r=40", "UsageError", "40 tokens cannot go from block 0: it has 64, 1 of them prefix; give at most 31"),
         ("tome:r=4,layers=2-11", "UsageError", "layers=2-11: block 11 does not exist; the model has blocks 0-5"),
         ("tom:r=4", "UnknownName", "no technique 'tom': did you mean 'tome'"),
         ("tome:r=4,layer=2", "UnknownName", "no option of 'tome' 'layer': did you mean 'layers'?"),

@@ -6,37 +6,92 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgetok import graph as g
 from edgetok import plugins, technique
 from edgetok.exporters import pitome, tome
 from edgetok.technique import Selection
+from edgetok.view import positions
+from edgetok.view.flow import Table
 from edgetok.view.site import Site
+from edgetok.view.stage import Stage
 from tests.comparison import Select, compare, reduce
 from tests.families import captured, feeds
 from tests.test_golden import PITOME, TOME, check_stack
 
-Patch = Callable[[pytest.MonkeyPatch], None]
+Mutant = Callable[[Select], Select]  # what makes the mistake in a graph form
+
+STACKS = {"tome": (tome, TOME), "pitome": (pitome, PITOME)}
+FAMILIES = ["vit", "bert"]
+VALUES = "Not equal to tolerance"
+CHOICE_OR_VALUES = "other tokens are chosen|a destination that is none|error .* allowed"
 
 
-def selecting(module: object, change: Callable[[Site], Site]) -> Patch:
-    """Let a technique's graph form see another site."""
-
-    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        right = module.TECHNIQUE  # type: ignore[attr-defined]
-        wrong = dataclasses.replace(right, select=lambda site, config: right.select(change(site), config))
-        monkeypatch.setattr(module, "TECHNIQUE", wrong)
-
-    return patch
+def seeing(change: Callable[[Site], Site]) -> Mutant:
+    """The technique sees another site."""
+    return lambda right: lambda site, config: right(change(site), config)
 
 
-def shifted_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Odd positions are merged into even ones."""
-    right = tome.sets
-    monkeypatch.setattr(tome, "sets", lambda prefix, tokens: right(prefix, tokens)[::-1])
+def asking(**options: object) -> Mutant:
+    """The technique has other options."""
+    return lambda right: lambda site, config: right(site, dataclasses.replace(config, **options))
 
 
+def not_proportional(right: Select) -> Select:
+    """Attention does not count merged tokens."""
+    return lambda site, config: dataclasses.replace(right(site, config), proportional=False)
+
+
+def shifted_split(right: Select) -> Select:
+    """Odd positions are merged into even ones; the reference, which splits by the same function, is left alone."""
+    sets = tome.sets
+
+    def wrong(site: Site, config: Any) -> Selection:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(tome, "sets", lambda prefix, tokens: sets(prefix, tokens)[::-1])
+            return right(site, config)
+
+    return wrong
+
+
+unprotected = seeing(lambda site: dataclasses.replace(site, prefix=0))
+queries = seeing(lambda site: dataclasses.replace(site, key=site.query))
+values = seeing(lambda site: dataclasses.replace(site, key=site.value))
+first_block = seeing(lambda site: dataclasses.replace(site, block=0))
+
+EVERYWHERE: dict[str, tuple[str, Mutant]] = {
+    "tome: CLS unprotected": ("tome", unprotected),
+    "tome: queries for keys": ("tome", queries),
+    "tome: values for keys": ("tome", values),
+    "tome: shifted split": ("tome", shifted_split),
+    "tome: no log size in attention": ("tome", not_proportional),
+    "pitome: CLS unprotected": ("pitome", unprotected),
+    "pitome: queries for keys": ("pitome", queries),
+    "pitome: another margin": ("pitome", asking(margin=0.3)),
+    "pitome: the margin of another block": ("pitome", first_block),
+}
+IN_STACKS = EVERYWHERE | {
+    "pitome: nothing below the margin": ("pitome", asking(alpha=0.01)),
+    "pitome: the paper's variant": ("pitome", asking(variant="paper")),
+}
+IN_FAMILIES = EVERYWHERE | {
+    "pitome: no log size in attention": ("pitome", not_proportional),  # the published code has none
+    "random: CLS unprotected": ("random", unprotected),
+    "random: another seed": ("random", asking(seed=1)),
+    "random: the same draw in every block": ("random", first_block),
+}
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, name: str, mutant: Mutant) -> None:
+    """Let a technique's graph form make a mistake wherever it is used."""
+    right = technique.load(name)
+    monkeypatch.setattr(STACKS[name][0], "TECHNIQUE", dataclasses.replace(right, select=mutant(right.select)))
+
+
+@pytest.fixture
 def unweighted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merged tokens are averaged as if each stood for one."""
     right = plugins.add_functions
@@ -56,110 +111,85 @@ def unweighted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "add_functions", wrong)
 
 
-MUTATIONS: dict[str, tuple[tuple[str, int, str], Patch | None]] = {
-    "one more token goes": ((*TOME[:2], "tome:r=6"), None),
-    "no log size in attention": ((*TOME[:2], "tome:r=5,proportional=false"), None),
-    "CLS unprotected": (TOME, selecting(tome, lambda site: dataclasses.replace(site, prefix=0))),
-    "queries for keys": (TOME, selecting(tome, lambda site: dataclasses.replace(site, key=site.query))),
-    "values for keys": (TOME, selecting(tome, lambda site: dataclasses.replace(site, key=site.value))),
-    "shifted split": (TOME, shifted_split),
-    "no size weight": (TOME, unweighted),
-    "pitome: another margin": ((*PITOME[:2], "pitome:ratio=0.85,variant=code,margin=0.3"), None),
-    "pitome: nothing below the margin": ((*PITOME[:2], "pitome:ratio=0.85,variant=code,margin=0.75,alpha=0.01"), None),
-    "pitome: the paper's variant": ((*PITOME[:2], "pitome:ratio=0.85,margin=0.75"), None),
-    "pitome: CLS unprotected": (PITOME, selecting(pitome, lambda site: dataclasses.replace(site, prefix=0))),
-    "pitome: queries for keys": (PITOME, selecting(pitome, lambda site: dataclasses.replace(site, key=site.query))),
-    "pitome: no size weight": (PITOME, unweighted),
+@pytest.mark.parametrize("name", IN_STACKS)
+def test_a_mutant_is_noticed_in_a_stack(name: str, monkeypatch: pytest.MonkeyPatch):
+    of, mutant = IN_STACKS[name]
+    mutate(monkeypatch, of, mutant)
+    with pytest.raises(AssertionError, match=VALUES):
+        check_stack(*STACKS[of][1])
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_nothing_is_noticed_where_nothing_is_wrong(name: str, monkeypatch: pytest.MonkeyPatch):
+    mutate(monkeypatch, name, asking())
+    check_stack(*STACKS[name][1])
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_unweighted_merging_is_noticed_in_a_stack(name: str, unweighted: None):
+    with pytest.raises(AssertionError, match=VALUES):
+        check_stack(*STACKS[name][1])
+
+
+def test_a_token_too_many_is_noticed_in_a_stack():
+    with pytest.raises(AssertionError, match="no output has the shape"):
+        check_stack(*TOME[:2], "tome:r=6")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", IN_FAMILIES)
+def test_a_mutant_is_noticed_in_a_family(name: str, family: str):
+    of, mutant = IN_FAMILIES[name]
+    data, module = captured(family)
+    reduced = reduce(data, technique.parse(f"{of}:r=5"), select=mutant(technique.load(of).select))
+    with pytest.raises(AssertionError, match=CHOICE_OR_VALUES):
+        compare(reduced, family, module, feeds(family, 3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", STACKS)
+def test_unweighted_merging_is_noticed_in_a_family(name: str, family: str, unweighted: None):
+    data, module = captured(family)
+    with pytest.raises(AssertionError, match=CHOICE_OR_VALUES):
+        compare(reduce(data, technique.parse(f"{name}:r=5")), family, module, feeds(family, 3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["tome", "pitome", "random"])
+def test_a_token_too_many_is_noticed_in_a_family(name: str, family: str):
+    data, module = captured(family)
+    reduced = reduce(data, technique.parse(f"{name}:r=6"))
+    reduced.plan = dict.fromkeys(reduced.plan, 5)
+    with pytest.raises(AssertionError, match="6 tokens go, not 5"):
+        compare(reduced, family, module, feeds(family, 3))
+
+
+def first_rows(op: g.Emitter, table: Table, stage: Stage) -> ir.Value:
+    """Tables are cut to the length of the tokens, as if those that are left had moved up."""
+    ends = np.array([stage.tokens - table.cut])
+    cut = op.Slice(table.value, np.array([0]), ends, np.array([table.axis - table.rank]))
+    dims = list(table.value.shape or ())
+    dims[table.axis - table.rank] = int(ends[0])
+    return g.typed(cut, table.value.dtype, dims)
+
+
+def by_rows(op: g.Emitter, stage: Stage, reach: int) -> np.ndarray:
+    """Local attention measures distances among the tokens that are left."""
+    return positions_far(op, dataclasses.replace(stage, positions=None), reach)
+
+
+positions_far = positions._far
+POSITIONS = {
+    "tables cut to the first rows": ("_rows", first_rows, ("modernbert", "dinov3")),
+    "distances between rows": ("_far", by_rows, ("modernbert-local", "modernbert-unmasked")),
+    "nothing is out of reach": ("_far", lambda op, stage, reach: np.zeros((1, 1, 1, 1), bool), ("modernbert-local",)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
-    stack, patch = MUTATIONS[name]
-    if patch is not None:
-        patch(monkeypatch)
-    with pytest.raises((AssertionError, StopIteration)):  # other values, or no output of the right shape at all
-        check_stack(*stack)
-
-
-@pytest.mark.parametrize("stack", [TOME, PITOME])
-def test_nothing_is_noticed_where_nothing_is_wrong(stack: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch):
-    module = {"tome": tome, "pitome": pitome}[technique.parse(stack[2]).name]
-    selecting(module, lambda site: site)(monkeypatch)
-    check_stack(*stack)
-
-
-def sound(name: str) -> Select:
-    return technique.load(name).select
-
-
-def at_another_site(**change: str | int) -> Callable[[str], Select]:
-    """The technique sees another site; a value that is a name is taken from that place of the site."""
-
-    def mutant(name: str) -> Select:
-        def select(site: Site, config: Any) -> Selection:
-            new = {key: getattr(site, value) if isinstance(value, str) else value for key, value in change.items()}
-            return sound(name)(dataclasses.replace(site, **new), config)
-
-        return select
-
-    return mutant
-
-
-def with_another_option(**change: object) -> Callable[[str], Select]:
-    return lambda name: lambda site, config: sound(name)(site, dataclasses.replace(config, **change))
-
-
-def not_proportional(name: str) -> Select:
-    return lambda site, config: dataclasses.replace(sound(name)(site, config), proportional=False)
-
-
-def with_shifted_split(name: str) -> Select:
-    def select(site: Site, config: Any) -> Selection:
-        with pytest.MonkeyPatch.context() as monkeypatch:  # the reference keeps the right one
-            shifted_split(monkeypatch)
-            return sound(name)(site, config)
-
-    return select
-
-
-IN_FAMILIES = {
-    "tome: CLS unprotected": ("tome", at_another_site(prefix=0)),
-    "tome: queries for keys": ("tome", at_another_site(key="query")),
-    "tome: no log size in attention": ("tome", not_proportional),
-    "tome: shifted split": ("tome", with_shifted_split),
-    "pitome: CLS unprotected": ("pitome", at_another_site(prefix=0)),
-    "pitome: queries for keys": ("pitome", at_another_site(key="query")),
-    "pitome: no log size in attention": ("pitome", not_proportional),
-    "pitome: another margin": ("pitome", with_another_option(margin=0.3)),
-    "pitome: the margin of another block": ("pitome", at_another_site(block=0)),
-    "random: CLS unprotected": ("random", at_another_site(prefix=0)),
-    "random: another seed": ("random", with_another_option(seed=1)),
-    "random: the same draw in every block": ("random", at_another_site(block=0)),
-}
-
-
-@pytest.mark.parametrize("family", ["vit", "bert"])
-@pytest.mark.parametrize("name", IN_FAMILIES)
-def test_is_noticed_in_a_family(name: str, family: str):
-    of, mutant = IN_FAMILIES[name]
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name in POSITIONS for family in POSITIONS[name][2]])
+def test_wrong_positions_are_noticed(name: str, family: str, monkeypatch: pytest.MonkeyPatch):
+    function, wrong, _ = POSITIONS[name]
+    monkeypatch.setattr(positions, function, wrong)
     data, module = captured(family)
     with pytest.raises(AssertionError, match="other tokens are chosen|error"):
-        compare(reduce(data, technique.parse(f"{of}:r=5"), select=mutant(of)), family, module, feeds(family, 3))
-
-
-@pytest.mark.parametrize("family", ["vit", "bert"])
-@pytest.mark.parametrize("name", technique.names())
-def test_a_token_too_many_is_noticed_in_a_family(name: str, family: str):
-    data, module = captured(family)
-    with pytest.raises(AssertionError, match="6 tokens go, not 5"):
-        compare(reduce(data, technique.parse(f"{name}:r=5"), more=1), family, module, feeds(family, 3))
-
-
-@pytest.mark.parametrize("family", ["vit", "bert"])
-@pytest.mark.parametrize("name", ["tome", "pitome"])
-def test_unweighted_merging_is_noticed_in_a_family(name: str, family: str, monkeypatch: pytest.MonkeyPatch):
-    unweighted(monkeypatch)
-    data, module = captured(family)
-    with pytest.raises(AssertionError, match="other tokens are chosen|error"):
-        compare(reduce(data, technique.parse(f"{name}:r=5")), family, module, feeds(family, 3))
+        compare(reduce(data, technique.parse("tome:r=5")), family, module, feeds(family, 3))

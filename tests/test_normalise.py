@@ -164,3 +164,12 @@ def test_allowzero_is_cleared():
     graph = model("s = Constant <value_ints = [-1, 8]> ()   y = Reshape <allowzero = 1> (x, s)", outputs="float[M,8] y")
     normalise(graph)
     assert "allowzero" not in graph.graph[0].attributes
+
+
+def test_a_prefix_is_cut_by_slices_and_channels_stay_split():
+    body = """s = Constant <value_ints = [{}]> ()   a, b = Split <axis = {}> (x, s)   c = Neg (a)
+    y = Concat <axis = {}> (c, b)"""
+    feeds = {"x": X["x"]}
+    fixed = {"inputs": "float[B,5,8] x", "outputs": "float[B,5,8] y"}
+    assert fused(body.format("2, 3", 1, 1), feeds, **fixed) == {"Slice": 2, "Neg": 1, "Concat": 1}
+    assert fused(body.format("2, 6", 2, 2), feeds, **fixed) == {"Split": 1, "Neg": 1, "Concat": 1}

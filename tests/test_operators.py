@@ -12,6 +12,7 @@ from edgetok import plugins
 from edgetok.graph import IR_VERSION, OPSET
 
 CASES = [(name, case, args) for name in plugins.names() for case, args in plugins.load(name).cases()]
+CHOOSING = ("agglomerative_clusters", "bipartite_match", "farthest_points", "greedy_select")
 
 
 def run_function(name: str, args: tuple[object, ...], attributes: dict[str, object]) -> list[np.ndarray]:
@@ -26,7 +27,7 @@ def run_function(name: str, args: tuple[object, ...], attributes: dict[str, obje
     node = ir.node(function.name, inputs, attributes=attributes, domain=plugins.DOMAIN, num_outputs=outputs)
     for i, value in enumerate(node.outputs):
         value.name = f"out{i}"
-        value.type = ir.TensorType(ir.DataType.FLOAT if function.name != "BipartiteMatch" else ir.DataType.INT64)
+        value.type = ir.TensorType(ir.DataType.INT64 if name in CHOOSING else ir.DataType.FLOAT)
     graph = ir.Graph(inputs, node.outputs, nodes=[node], opset_imports={"": OPSET}, name="one")
     model = ir.Model(graph, ir_version=IR_VERSION)
     plugins.add_functions(model)

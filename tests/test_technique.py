@@ -34,12 +34,8 @@ def test_canonical_spelling(text: str, canonical: str):
     ("text", "error", "message"),
     [
         ("tomee:r=1", UnknownName, "no technique 'tomee': did you mean 'tome'"),
-        ("zzz:r=1", UnknownName, "no technique 'zzz': known: pitome, random, tome"),
-        (
-            "tome",
-            UsageError,
-            "give exactly one of r=16 .tokens per block., keep=0.5, tokens=64, ratio=0.9 or",
-        ),
+        ("zzz:r=1", UnknownName, "no technique 'zzz': known: .*pitome, random, .*tome"),
+        ("tome", UsageError, "give exactly one of r=16 .tokens per block., keep=0.5, tokens=64, ratio=0.9 or"),
         ("tome:r=1,keep=0.5", UsageError, "got r and keep"),
         ("tome:r", UsageError, "'tome:r': 'r' is no option; write key=value"),
         ("tome:r=", UsageError, "'r=' is no option"),
@@ -53,7 +49,7 @@ def test_canonical_spelling(text: str, canonical: str):
         ("tome:r=4//2", UsageError, "r='4//2': accepted is a count"),
         ("tome:keep=0", UsageError, "keep=0: accepted is a number from 0 to 1"),
         ("tome:keep=half", UsageError, "keep='half': accepted is a number from 0 to 1"),
-        ("tome:ratio=0.3", UsageError, "ratio=0.3: accepted is a number from 0.5 to 1"),
+        ("tome:ratio=1.3", UsageError, "ratio=1.3: accepted is a number from 0 to 1"),
         ("tome:r=4,inflect=2", UsageError, "inflect=2: accepted is a number from -1 to 1"),
         ("tome:r=4/2,inflect=1", UsageError, "inflect shapes a single r; with one number per block leave it out"),
         ("tome:r=4,layers=5-2", UsageError, "layers='5-2': accepted is a range such as 2-11, or blocks such as 3/6/9"),
@@ -89,3 +85,4 @@ def test_every_technique_names_its_paper(name: str):
     assert "https://" in loaded.paper and "section" in loaded.paper
     assert loaded.summary and not loaded.summary.endswith(".")
     loaded.config()  # every option has a default
+    assert loaded.examples and all(technique.parse(spec).name == name for spec in loaded.examples)

@@ -11,6 +11,12 @@ from edgetok.cli._console import Answer, Json, Verbose
 if TYPE_CHECKING:
     from rich.console import Console
 
+PLACES = {
+    "block": "between the attention and the MLP of blocks",
+    "start": "in front of blocks",
+    "output": "behind the encoder",
+}
+
 
 def command(json: Json = False, verbose: Verbose = False) -> Answer:
     """List the techniques that make tokens fewer, with their papers and options."""
@@ -20,7 +26,16 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
     found = {name: technique.load(name) for name in technique.names()}
     data = {
         "techniques": [
-            {"name": name, "summary": each.summary, "paper": each.paper, "options": options(each.config)}
+            {
+                "name": name,
+                "summary": each.summary,
+                "paper": each.paper,
+                "class": f"token-{each.kind}",
+                "where": PLACES[each.where],
+                "needs": ["class token"] * each.needs_class_token + ["crops as a fixed batch"] * each.across,
+                "example": each.examples[0],
+                "options": options(each.config),
+            }
             for name, each in found.items()
         ],
         "shared_options": options(Schedule),
@@ -52,6 +67,8 @@ def _render(data: dict[str, Any], console: Console) -> None:
     for each in data["techniques"]:
         console.print(Text.assemble((each["name"], "bold"), "  ", each["summary"]))
         console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
+        needs = f"; needs: {', '.join(each['needs'])}" if each["needs"] else ""
+        console.print(Padding(f"{each['class']}, {each['where']}{needs}; --reduce {each['example']}", (0, 0, 0, 2)))
         console.print(explained(each["options"]))
     console.print(Text("options that all of them take", style="bold"))
     console.print(explained(data["shared_options"]))

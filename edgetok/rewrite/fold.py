@@ -26,7 +26,7 @@ def modernise(model: ir.Model) -> None:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         marker = fix_batch(model.graph)
         _forget_shapes(model.graph)
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        _infer_shapes(model)
         _convert(model)
         _fold(model, marker)
         _refuse_branches(model.graph)
@@ -40,6 +40,19 @@ def _forget_shapes(graph: ir.Graph) -> None:
     for value in (*graph.outputs, *(output for node in graph for output in node.outputs)):
         if value.shape is not None:
             value.shape = ir.Shape([None] * len(value.shape)) if value in graph.outputs else None
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """ONNX's inference, carried over GroupNormalization, for which it has none (as of onnx 1.23)."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    infer = ShapeInferencePass(check_type=False, strict_mode=False)
+    infer(model)
+    for node in [node for node in model.graph if node.op_type == "GroupNormalization"]:
+        read, made = node.inputs[0], node.outputs[0]
+        if read is not None and read.shape is not None and made.shape != read.shape:
+            g.typed(made, read.dtype, list(read.shape))
+            infer(model)
 
 
 def _convert(model: ir.Model) -> None:
@@ -77,7 +90,7 @@ def _fold(model: ir.Model, marker: int) -> None:
 
     before = -1
     for _ in range(ROUNDS):
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        _infer_shapes(model)
         fold_constants(model, onnx_shape_inference=True, output_size_limit=1 << 26, should_fold=should_fold)
         common.RemoveUnusedNodesPass()(model)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

@@ -24,12 +24,14 @@ class Block:
         stream: (B, N, C) the residual stream that the block reads.
         after_attention: (B, N, C) the residual stream behind attention, where tokens are reduced
             (behind the norm where the model normalises after the residual add, as BERT does).
+        reach: the largest distance of a key that a token attends to, where attention is local; None where it is not.
     """
 
     index: int
     attention: ir.Node
     stream: ir.Value
     after_attention: ir.Value
+    reach: int | None = None
 
     @property
     def query(self) -> ir.Value:

@@ -2,11 +2,14 @@
 
 From the residual stream behind the first reduced block on, every value either carries the token axis, at a known
 place, or does not. A node that carries it along, token by token, works for any count. Where a node needs all N
-tokens (a layout on the grid, a mean over tokens, an output), the flow ends: an *exit*.
+tokens (a layout on the grid, a mean over tokens, an output), the flow ends: an *exit*. Where a block sets a value per
+position against its tokens (the cosines and sines of rotary positions), that value is a *table*: its rows will be
+taken where the tokens came from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import prod
 
@@ -46,6 +49,28 @@ class Exit:
     reason: str
 
 
+@dataclass(frozen=True)
+class Table:
+    """A value per position that a node sets against tokens.
+
+    Attributes:
+        value: one row for each of the N tokens, or for each behind the cut; the same for all samples, or (B, ...).
+        node, place: who reads it, and as which input.
+        rank: of the tokens that it is set against; the value broadcasts to it, or has as many axes itself.
+        axis: the place of the rows in that rank.
+        cut: how many prefix tokens have no row.
+        stage: the stage whose tokens it is set against.
+    """
+
+    value: ir.Value
+    node: ir.Node
+    place: int
+    rank: int
+    axis: int
+    cut: int
+    stage: int
+
+
 @dataclass
 class Flow:
     """The token axis of every value that has one, the exits, and the Reshapes whose constant must be freed.
@@ -53,17 +78,23 @@ class Flow:
     Attributes:
         axis: the place of the token axis in each value.
         stage: the last start that each value descends from.
+        cut: how many prefix tokens were cut off the front of a value; 0 where a value is missing.
         exits: where all N tokens are needed.
         reshapes: {Reshape node: place of the token axis in its output}.
+        tables: the values per position in the blocks.
     """
 
     axis: dict[ir.Value, int] = field(default_factory=dict)
     stage: dict[ir.Value, int] = field(default_factory=dict)
+    cut: dict[ir.Value, int] = field(default_factory=dict)
     exits: list[Exit] = field(default_factory=list)
     reshapes: dict[ir.Node, int] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
 
 
-def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: int) -> Flow:
+def follow(
+    graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: int, blocks: Collection[ir.Node] = ()
+) -> Flow:
     """Follow the token axis from (B, N, C) values to wherever it leads.
 
     Args:
@@ -71,10 +102,12 @@ def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: in
         starts: the values to begin with, in the graph's order, and the number of the stage that begins with each.
         tokens: N.
         prefix: leading tokens that stay where they are.
+        blocks: the nodes whose values per position are tables. (Behind the blocks all tokens are brought back in front
+            of them: what is masked or weighted there by position is an original token.)
     """
     first, number = next(iter(starts.items()))
     flow = Flow(axis={first: 1}, stage={first: number})
-    walk = _Walk(flow, tokens, prefix)
+    walk = _Walk(flow, tokens, prefix, blocks)
     for node in graph:
         read = [value for value in dict.fromkeys(node.inputs) if value is not None and value in flow.axis]
         if not read:
@@ -83,14 +116,19 @@ def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: in
             stages = {flow.stage[value] for value in read}
             if len(stages) > 1:
                 raise Stop(f"{node.op_type} sets tokens of different blocks against each other")
+            cuts = {flow.cut.get(value, 0) for value in read}
+            if len(cuts) > 1:
+                raise Stop(f"{node.op_type} sets all tokens against those behind the prefix")
             axes = walk.step(node)
         except Stop as stop:
             flow.exits += [Exit(value, node, str(stop)) for value in read]
             continue
-        (stage,) = stages
+        (stage,), (cut,) = stages, cuts
         for value, axis in zip(node.outputs, axes, strict=False):
             if axis is not None:
                 flow.axis[value], flow.stage[value] = axis, starts.get(value, stage)
+                if cut := cut + walk.cut(node):
+                    flow.cut[value] = cut
     flow.exits += [Exit(value, None, "a graph output") for value in graph.outputs if value in flow.axis]
     return flow
 
@@ -98,8 +136,10 @@ def follow(graph: ir.Graph, starts: dict[ir.Value, int], tokens: int, prefix: in
 class _Walk:
     """How each kind of node carries the token axis along."""
 
-    def __init__(self, flow: Flow, tokens: int, prefix: int):
-        self.flow, self.tokens, self.prefix = flow, tokens, prefix
+    def __init__(self, flow: Flow, tokens: int, prefix: int, blocks: Collection[ir.Node]):
+        self.flow, self.tokens, self.prefix, self.blocks = flow, tokens, prefix, blocks
+        (first,) = flow.axis
+        self.batch = (g.static_shape(first) or [None])[0]
 
     def step(self, node: ir.Node) -> list[int | None]:
         """The token axis of each output.
@@ -139,19 +179,61 @@ class _Walk:
             raise Stop(f"{node.op_type} sets tokens against tokens")
         (end,) = ends
         rank = max(self._rank(node, i) for i, v in enumerate(node.inputs) if v is not None)
-        if node.op_type == "Concat":
-            axis = int(g.attribute(node, "axis"))  # type: ignore[call-overload]
-            if axis in (end, end + rank):
+        if node.op_type == "Concat" and int(g.attribute(node, "axis")) in (end, end + rank):  # type: ignore[call-overload]
+            if not self._puts_prefix_back(node, end):
                 raise Stop("Concat adds tokens")
-        for value in node.inputs:
+            return end + rank
+        for place, value in enumerate(node.inputs):
             if value is None or value in self.flow.axis:
                 continue
             shape = g.static_shape(value)
             if shape is None or (len(shape) >= -end and shape[end] != 1):
-                raise Stop(
-                    f"{node.op_type} applies a value per position ({value.name!r}), which would have to shrink too"
-                )
+                own = self._rank(node, node.inputs.index(self._tokens(node)))
+                self._table(node, place, own, end + own)
         return end + rank
+
+    def _puts_prefix_back(self, node: ir.Node, end: int) -> bool:
+        """Whether a Concat puts as many rows in front of the tokens as were cut off."""
+        *front, last = node.inputs
+        shapes = [g.static_shape(value) for value in front if value is not None and value not in self.flow.axis]
+        rows = [None if shape is None else shape[end] for shape in shapes]
+        if len(rows) < len(front) or last not in self.flow.axis or None in rows:
+            return False
+        return sum(rows) == self.flow.cut.get(last, 0)  # type: ignore[arg-type]
+
+    def _table(self, node: ir.Node, place: int, rank: int, axis: int) -> None:
+        """Note down that an input has a row per position, at `axis` of the tokens' rank.
+
+        Raises:
+            Stop: the rows cannot be taken.
+        """
+        value, tokens = node.inputs[place], self._tokens(node)
+        assert value is not None
+        shape, dims = g.static_shape(value), g.static_shape(tokens)
+        fits = (
+            node in self.blocks
+            and shape is not None
+            and dims is not None
+            and dims[0] == self.batch
+            and axis > 0
+            and rank - axis <= len(shape) <= rank
+            and shape[axis - rank] == self._count(node)
+            and None not in shape[1 if len(shape) == rank else 0 :]
+        )
+        if not fits:
+            raise Stop(f"{node.op_type} applies a value per position ({value.name!r}), which would have to shrink too")
+        self.flow.tables.append(
+            Table(value, node, place, rank, axis, self.flow.cut.get(tokens, 0), self.flow.stage[tokens])
+        )
+
+    def _rotaryembedding(self, node: ir.Node) -> list[int | None]:
+        axis = self._axis(node, 0)
+        if len(node.inputs) > 3 and node.inputs[3] is not None:
+            self._table(node, 3, rank=2, axis=1)  # the rows of the caches that its tokens are rotated by
+        else:
+            for cache in (1, 2):
+                self._table(node, cache, rank=3, axis=1)
+        return [axis]
 
     def _reduce(self, node: ir.Node) -> int | None:
         axis, rank = self._axis(node, 0), self._rank(node)
@@ -200,7 +282,7 @@ class _Walk:
             raise Stop("Reshape to a shape that is only known at run time")
         axis = self._axis(node, 0)
         for place, dim in enumerate(after):
-            if dim == self.tokens and prod(after[:place]) == prod(before[:axis]):
+            if dim == self._count(node) and prod(after[:place]) == prod(before[:axis]):
                 self.flow.reshapes[node] = place
                 return [place]
         raise Stop("Reshape lays the tokens out anew (a grid, a window, or all in one row)")
@@ -211,19 +293,43 @@ class _Walk:
         axes = g.ints_of(node.inputs[3]) if len(node.inputs) > 3 else list(range(rank))
         if starts is None or ends is None or axes is None:
             raise Stop("Slice at places that are only known at run time")
+        cut = self.flow.cut.get(node.inputs[0], 0)  # type: ignore[arg-type]
         for start, end, at in zip(starts, ends, (a % rank for a in axes), strict=False):
-            if at == axis and not (start == 0 and end >= self.tokens):
-                if start >= 0 and 0 <= end <= self.prefix:
+            if at == axis and end < self.tokens - cut:
+                if start >= 0 and 0 <= end <= self.prefix - cut:
                     return [None]
                 raise Stop("Slice takes tokens by their position")
+            if at == axis and not 0 <= start <= self.prefix - cut:
+                raise Stop("Slice takes tokens by their position")
         return [axis]
+
+    def cut(self, node: ir.Node) -> int:
+        """How many prefix tokens a Slice cuts off the front, and a Concat puts back."""
+        if node.op_type == "Concat" and self.flow.cut.get(node.inputs[-1]):  # type: ignore[arg-type]
+            end = self.flow.axis[node.inputs[-1]] - self._rank(node)  # type: ignore[index]
+            return -self.flow.cut[node.inputs[-1]] if self._puts_prefix_back(node, end) else 0  # type: ignore[index]
+        if node.op_type != "Slice":
+            return 0
+        axis, rank = self._axis(node, 0), self._rank(node)
+        axes = g.ints_of(node.inputs[3]) if len(node.inputs) > 3 else list(range(rank))
+        places = dict(zip((a % rank for a in axes or ()), g.ints_of(node.inputs[1]) or (), strict=False))
+        return places.get(axis, 0)
+
+    def _count(self, node: ir.Node) -> int:
+        """The tokens that a node reads, before any reduction."""
+        return self.tokens - self.flow.cut.get(self._tokens(node), 0)
+
+    def _tokens(self, node: ir.Node) -> ir.Value:
+        """The first input that holds the tokens."""
+        return next(value for value in node.inputs if value is not None and value in self.flow.axis)
 
     def _gather(self, node: ir.Node) -> list[int | None]:
         axis, rank = self._axis(node, 0), self._rank(node)
         at = int(g.attribute(node, "axis", 0)) % rank  # type: ignore[call-overload]
         if at == axis:
             indices = g.ints_of(node.inputs[1])
-            if indices is not None and all(0 <= i < self.prefix for i in indices):
+            prefix = self.prefix - self.flow.cut.get(node.inputs[0], 0)  # type: ignore[arg-type]
+            if indices is not None and all(0 <= i < prefix for i in indices):
                 return [None]  # a prefix token stays where it is
             raise Stop("Gather takes tokens by their position")
         removed = g.rank(node.inputs[1]) if node.inputs[1] is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -18,26 +19,52 @@ class Mask(Enum):
     NONE = "none"
     KEY_PADDING = "key padding"
     CAUSAL = "causal"
+    PAIRS = "bars pairs of positions"
     BIAS = "bias that differs between queries"
 
 
-def classify(graph: ir.Graph, mask: ir.Value | None) -> Mask:
+@dataclass(frozen=True)
+class Masking:
+    """What an attention mask does, and how far a position sees.
+
+    Attributes:
+        kind: what it does besides.
+        reach: the largest distance of a key that a position attends to, where attention is local; else None.
+    """
+
+    kind: Mask
+    reach: int | None = None
+
+
+def classify(graph: ir.Graph, mask: ir.Value | None) -> Masking:
     """Evaluate the mask's part of the graph on full, right-padded and scattered inputs and say what it does."""
     if mask is None:
-        return Mask.NONE
+        return Masking(Mask.NONE)
     arrays = [g.evaluate(graph, [mask], feeds)[0] for feeds in _feeds(graph)]
-    allowed = [array if array.dtype == bool else _as_bool(array) for array in arrays]
-    if any(array is None for array in allowed):
-        return Mask.BIAS
-    if all(array.all() for array in allowed):  # type: ignore[union-attr]
-        return Mask.NONE
-    if all((array == array[..., :1, :]).all() for array in allowed):  # type: ignore[index]
-        return Mask.KEY_PADDING
+    allowed = [bars for array in arrays if (bars := array if array.dtype == bool else _as_bool(array)) is not None]
+    if len(allowed) < len(arrays):
+        return Masking(Mask.BIAS)
+    if all(array.all() for array in allowed):
+        return Masking(Mask.NONE)
+    if all((array == array[..., :1, :]).all() for array in allowed):
+        return Masking(Mask.KEY_PADDING)
     full = allowed[0]
-    assert full is not None
     if not np.triu(np.broadcast_to(full, (*full.shape[:-2], full.shape[-1], full.shape[-1])), k=1).any():
-        return Mask.CAUSAL
-    return Mask.BIAS
+        return Masking(Mask.CAUSAL)
+    return _window(allowed) or Masking(Mask.PAIRS)
+
+
+def _window(allowed: list[np.ndarray]) -> Masking | None:
+    """Masks that let each position see the keys up to a distance, padding apart; None where they do anything else."""
+    queries, keys = allowed[0].shape[-2:]
+    if queries != keys:
+        return None
+    distance = np.abs(np.arange(keys) - np.arange(keys)[:, None])
+    reach = int((distance * allowed[0]).max())
+    real = [np.diagonal(array, axis1=-2, axis2=-1)[..., None, :] for array in allowed]  # a token always sees itself
+    if not all((array == (row & (distance <= reach))).all() for array, row in zip(allowed, real, strict=True)):
+        return None
+    return Masking(Mask.NONE if all(row.all() for row in real) else Mask.KEY_PADDING, reach)
 
 
 def _as_bool(additive: np.ndarray) -> np.ndarray | None:

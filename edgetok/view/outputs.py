@@ -9,24 +9,24 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.errors import Refusal
-from edgetok.view.flow import Exit
+from edgetok.view.flow import Flow
 
 if TYPE_CHECKING:
-    from edgetok.view.view import Stage
+    from edgetok.view.stage import Stage
 
 Tokens = dict[ir.Value, "tuple[int, Stage]"]  # the token axis of a value, and the stage it belongs to
 
 
-def restore(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
+def restore(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
     """Bring all N tokens back in front of every exit: each takes the value of the row it ended in."""
     restored: dict[ir.Value, ir.Value] = {}
-    for end in exits:
-        value = _now(end.value)
+    for end in flow.exits:
+        value = now(end.value)
         axis, stage = tokens[end.value]
         if stage.rows is None:
             continue
         if value not in restored:
-            restored[value] = _gather(graph, value, axis, stage)
+            restored[value] = _gather(graph, value, axis, stage, flow.cut.get(end.value, 0))
         if end.node is None:
             _replace_output(graph, value, restored[value])
         else:
@@ -35,52 +35,78 @@ def restore(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
                     end.node.replace_input_with(place, restored[value])
 
 
-def emit_reduced(graph: ir.Graph, exits: list[Exit], tokens: Tokens) -> None:
+def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> None:
     """Give out the reduced tokens, their sizes and the row of each original token.
 
     Raises:
         Refusal: the tokens of several stages are given out.
     """
-    reduced = [end for end in exits if tokens[end.value][1].rows is not None]
+    reduced = [end for end in flow.exits if tokens[end.value][1].rows is not None]
     if not reduced:
         return
-    stages = {id(tokens[end.value][1]): tokens[end.value][1] for end in reduced}
+    stages = {(id(tokens[end.value][1]), flow.cut.get(end.value, 0)): tokens[end.value][1] for end in reduced}
     if len(stages) > 1:
         raise Refusal(
-            "the outputs hold tokens of several blocks, reduced to different counts", way_out="use --emit full"
+            "the outputs hold tokens of several blocks, reduced to different counts, or with and without the prefix",
+            way_out="use --emit full",
         )
-    (stage,) = stages.values()
+    (((_, cut), stage),) = stages.items()
     lost = _descendants(end.node for end in reduced if end.node is not None)
     for output in [value for value in graph.outputs if value.producer() in lost]:
         graph.outputs.remove(output)
-    for number, value in enumerate(dict.fromkeys(_now(e.value) for e in reduced if e.node is not None)):
+    for number, value in enumerate(dict.fromkeys(now(e.value) for e in reduced if e.node is not None)):
         if value not in graph.outputs:
             value.name = "tokens" if number == 0 else f"tokens_{number}"
             graph.outputs.append(value)
-    assert stage.rows is not None
-    extra = {"token_rows": stage.rows} | ({"token_size": stage.size} if stage.size is not None else {})
+    op = g.Emitter(graph)
+    extra = {"token_rows": rows_behind(op, stage, cut)}
+    if stage.size is not None:
+        extra["token_size"] = behind(op, stage.size, cut)
     for name, value in extra.items():
         value.name = name
         graph.outputs.append(value)
 
 
-def _now(value: ir.Value) -> ir.Value:
+def rows_behind(op: g.Emitter, stage: Stage, cut: int) -> ir.Value:
+    """(B, N - cut): for each original token behind the cut its row behind the cut."""
+    assert stage.rows is not None and stage.rows.shape is not None
+    if not cut:
+        return stage.rows
+    rows = op.Sub(behind(op, stage.rows, cut), np.array(cut))
+    return g.typed(rows, ir.DataType.INT64, ["batch", stage.rows.shape[1] - cut])
+
+
+def behind(op: g.Emitter, value: ir.Value, cut: int) -> ir.Value:
+    """(B, N, ...) -> (B, N - cut, ...)"""
+    if not cut:
+        return value
+    dims = list(value.shape or ())
+    part = op.Slice(value, np.array([cut]), np.array([g.LAST]), np.array([1]))
+    return g.typed(part, value.dtype, [dims[0], dims[1] - cut, *dims[2:]])
+
+
+def now(value: ir.Value) -> ir.Value:
     """The value, or what a reduction put in its place."""
     return value.meta.get("reduced", value)
 
 
-def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage) -> ir.Value:
-    """value with its token axis back at N."""
+def _gather(graph: ir.Graph, value: ir.Value, axis: int, stage: Stage, cut: int) -> ir.Value:
+    """value, which lacks the first `cut` tokens, with its token axis back at N - cut."""
     op = g.Emitter(graph)
     dims = list(value.shape or ())
-    order = [0, axis, *(a for a in range(1, len(dims)) if a != axis)]
-    turned = value if order == sorted(order) else op.Transpose(value, perm=order)
-    full = op.GatherND(turned, op.Unsqueeze(stage.rows, np.array([-1])), batch_dims=1)
-    if turned is not value:
-        full = op.Transpose(full, perm=[order.index(a) for a in range(len(dims))])
+    full = take(op, value, axis, rows_behind(op, stage, cut))
     rows = stage.rows.shape  # type: ignore[union-attr]
     assert rows is not None
-    return g.typed(full, value.dtype, [rows[1] if at == axis else dim for at, dim in enumerate(dims)])
+    return g.typed(full, value.dtype, [rows[1] - cut if at == axis else dim for at, dim in enumerate(dims)])
+
+
+def take(op: g.Emitter, value: ir.Value, axis: int, index: ir.Value) -> ir.Value:
+    """(B, ..., N, ...), (B, K) -> (B, ..., K, ...): for each sample its own rows along an axis."""
+    rank = len(value.shape or ())
+    order = [0, axis, *(a for a in range(1, rank) if a != axis)]
+    turned = value if order == sorted(order) else op.Transpose(value, perm=order)
+    taken: ir.Value = op.GatherND(turned, op.Unsqueeze(index, np.array([-1])), batch_dims=1)
+    return taken if turned is value else op.Transpose(taken, perm=[order.index(a) for a in range(rank)])
 
 
 def _replace_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

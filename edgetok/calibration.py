@@ -1,0 +1,69 @@
+"""Counts that are found on samples: a technique says how it scores the tokens, and how many go by such scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edgetok.technique import Observe, Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from edgetok.view.site import Site
+
+Run = Callable[["ir.Model"], "dict[str, np.ndarray]"]  # a graph on the samples
+
+
+def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, run: Run) -> Plan:
+    """The plan with the counts that its technique finds on the samples.
+
+    What a block scores depends on how many tokens went before it, so the counts are found again under the counts found,
+    until they stay: after as many rounds as there are blocks, and mostly after a few.
+
+    Args:
+        model: the typed graph, which stays as it is.
+        before: what other techniques do in earlier blocks.
+        plan: with the scheduled counts.
+        run: runs a graph on the samples.
+    """
+    calibration = plan.technique.calibration
+    assert calibration is not None
+    counts = plan.counts
+    for _ in plan.counts:
+        scores = measure(model, before, replace(plan, counts={b: n for b, n in counts.items() if n}), plan.counts, run)
+        found = calibration.counts(scores, plan.counts, plan.config)
+        if found == counts:
+            break
+        counts = found
+    return replace(plan, counts={block: count for block, count in counts.items() if count})
+
+
+def measure(
+    model: ir.Model, before: Sequence[Plan], plan: Plan, blocks: Iterable[int], run: Run
+) -> dict[int, np.ndarray]:
+    """{block: (samples, K)}: the scores in these blocks, when tokens are reduced by the plans."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from edgetok import graph as g
+    from edgetok.view import TransformerView
+
+    calibration = plan.technique.calibration
+    assert calibration is not None
+    copy = model.clone()
+    scores: dict[str, ir.Value] = {}
+
+    def watch(site: Site, memory: ir.Value | None, config: Any) -> None:
+        if site.block in blocks and (score := calibration.scores(site, config)) is not None:
+            score.name = f"scores_{site.block}"
+            scores[score.name] = g.typed(score, ir.DataType.FLOAT, [None, None])
+
+    watching = replace(plan.technique, observe=Observe(watch, lambda state, memory, config: None))
+    TransformerView.of(copy).reduce([*before, replace(plan, technique=watching)])
+    copy.graph.outputs[:] = scores.values()
+    RemoveUnusedNodesPass()(copy)
+    found = run(copy) if scores else {}
+    return {block: found[f"scores_{block}"] for block in blocks if f"scores_{block}" in scores}

@@ -1,0 +1,120 @@
+"""DToMe: token merging whose counts per block come from how alike the tokens of samples are.
+
+DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs (NeurIPS 2025), https://arxiv.org/abs/2504.17040,
+section 3.1.
+
+Matching and merging are ToMe's. In the paper every block has a threshold, found on samples: over all of them the best
+matches are pooled, as many are merged as the budget has, and the score of the first that is not merged, 0 at least, is
+the threshold. At run time each picture merges what lies above it, so that simple pictures keep fewer tokens.
+
+A static graph has one count per block. An export finds it on its samples (`--samples`; seeded noise says little): the
+mean over the samples of how many best matches lie strictly above the threshold. Where the paper gives each block a
+budget, which would be its count, the scores of all blocks are pooled here: the schedule (`keep`, `r`) gives the budget
+of all blocks together, and the blocks where tokens are alike merge more of it. `threshold=0.9`, or one per block as in
+`threshold=0.9/0.88`, sets thresholds, and the schedule is the most that may go. What goes goes by rank, so a static
+graph merges the same number in every picture.
+
+Not here: counts that differ from picture to picture (they need a token axis without a number in it, at batch 1), and
+virtual unmerging, which is done in a language model. `tome` says how ties and padding are treated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgetok.errors import UsageError
+from edgetok.exporters import tome
+from edgetok.technique import Calibration, Technique
+
+if TYPE_CHECKING:
+    from edgetok.view.site import Site
+
+
+@dataclass(frozen=True)
+class Config(tome.Config):
+    """Options of DToMe, and of ToMe.
+
+    Attributes:
+        threshold: cosine above which tokens are merged, "0.9", or one per reduced block, "0.9/0.88"; found on the
+            samples when not given.
+    """
+
+    threshold: str = ""
+
+    def __post_init__(self) -> None:
+        self.thresholds()
+
+    def thresholds(self) -> list[float]:
+        """The thresholds given.
+
+        Raises:
+            UsageError: one is no cosine.
+        """
+        try:
+            numbers = [float(part) for part in self.threshold.split("/")] if self.threshold else []
+        except ValueError:
+            numbers = [math.nan]
+        if not all(-1 <= number <= 1 for number in numbers):
+            raise UsageError(
+                f"option threshold={self.threshold!r}: accepted is a cosine such as 0.9, or one per block: 0.9/0.88"
+            )
+        return numbers
+
+
+def scores(site: Site, config: Config) -> ir.Value | None:
+    """(B, |A|) the cosine of each token's best match; padding, which goes first, has one above all."""
+    op = site.op
+    a, b = tome.sets(site.prefix, site.tokens)
+    if not a or not b:
+        return None
+    rows = [site.part(site.unit_metric, each.start, step=2) for each in (a, b)]
+    cosine = op.MatMul(rows[0], op.Transpose(rows[1], perm=[0, 2, 1]))
+    if site.padded:
+        barred = op.Mul(site.part(site.is_padding, b.start, step=2), np.float32(tome.PADDING_FIRST))
+        cosine = op.Sub(cosine, op.Unsqueeze(barred, np.array([1])))
+    best: ir.Value = op.ReduceMax(cosine, np.array([2]), keepdims=0)
+    if site.padded:
+        best = op.Add(best, op.Mul(site.part(site.is_padding, a.start, step=2), np.float32(2 * tome.PADDING_FIRST)))
+    return best
+
+
+def threshold(found: dict[int, np.ndarray], budget: int) -> float:
+    """The score of the first match that is not merged when, per sample, `budget` of all blocks are; 0 at least."""
+    pooled = np.sort(np.concatenate([each.ravel() for each in found.values()]))[::-1]
+    first = budget * len(next(iter(found.values())))
+    return max(float(pooled[first]), 0.0) if first < len(pooled) else 0.0
+
+
+def counts(found: dict[int, np.ndarray], scheduled: dict[int, int], config: Config) -> dict[int, int]:
+    """How many tokens go in each block: the mean over samples of the matches above its threshold.
+
+    Means are rounded as they add up, so that their sum is the budget.
+    """
+    given = config.thresholds()
+    if len(given) > 1 and len(given) != len(scheduled):
+        raise UsageError(f"threshold={config.threshold} has {len(given)} numbers for {len(scheduled)} reduced blocks")
+    shared = given[0] if given else threshold(found, sum(scheduled.values())) if found else 0.0
+    limits = given if len(given) > 1 else [shared] * len(scheduled)
+    result, total, spent = {}, 0.0, 0
+    for (block, most), limit in zip(scheduled.items(), limits, strict=True):
+        above = (found[block] > limit).sum(axis=1).mean() if block in found else 0.0
+        total += float(above)
+        result[block] = min(round(total) - spent, most) if given else round(total) - spent
+        spent = round(total)
+    return result
+
+
+TECHNIQUE = Technique(
+    summary="tome with as many merges in each block as samples have tokens alike",
+    paper="DyMU: Dynamic Merging and Virtual Unmerging, https://arxiv.org/abs/2504.17040, section 3.1",
+    examples=("dtome:keep=0.5",),
+    config=Config,
+    select=tome.select,
+    reference=tome.reference,
+    calibration=Calibration(scores, counts),
+)
