@@ -41,10 +41,12 @@ class Work:
     @classmethod
     def of(cls, view: TransformerView) -> Work:
         """Count an unreduced graph."""
+        from edgetok.graph import ancestors
         from edgetok.view.flow import follow
 
         starts = {block.after_attention: block.index for block in view.blocks}
-        flow = follow(view.model.graph, starts, view.tokens, view.prefix)
+        inside = ancestors([view.blocks[-1].after_attention])
+        flow = follow(view.model.graph, starts, view.tokens, view.prefix, blocks=inside)
         fixed, linear, quadratic = 0, [0] * len(view.blocks), [0] * len(view.blocks)
         for node in view.model.graph:
             stage = flow.stage.get(node.outputs[0])
