@@ -86,8 +86,8 @@ class Schedule:
             UsageError: the options say how many go in which block.
         """
         if not (self.keep or self.tokens) or self.layers:
-            raise UsageError("behind the encoder give keep=0.25, the share of the tokens that is left, or tokens=64")
-        return self._gone(free)
+            raise UsageError("behind the encoder give keep=0.25 or tokens=64: what is left")
+        return free - self._left(free)
 
     def resolve(self, tokens: int, prefix: int, blocks: int, at_most: float = 0.5) -> tuple[dict[int, int], list[str]]:
         """The count of tokens that go in each block.
@@ -127,18 +127,12 @@ class Schedule:
                 tokens -= r
         return result, notes
 
-    def _gone(self, free: int) -> int:
-        """How many of `free` tokens go where a share or a count says what is left."""
-        if self.tokens > free:
-            raise UsageError(f"tokens={self.tokens}: there are {free}, prefix not counted; give fewer")
-        return free - (self.tokens or max(round(free * self.keep), 1))
-
     def _wanted(self, layers: list[int], free: int) -> list[int | None]:
         """The count per reduced block; None where it depends on what is left."""
         if self.ratio:
             return [None] * len(layers)
         if self.keep or self.tokens:
-            total = self._gone(free)
+            total = free - self._left(free)
             edges = [total * step // len(layers) for step in range(len(layers) + 1)]
             return [after - before for before, after in pairwise(edges)]
         counts = self._counts()
@@ -149,6 +143,11 @@ class Schedule:
         low = int(counts[0] * (1 - self.inflect))
         step = (2 * counts[0] - 2 * low) / max(len(layers) - 1, 1)
         return [int(low + step * i) for i in range(len(layers))]
+
+    def _left(self, free: int) -> int:
+        if self.tokens > free:
+            raise UsageError(f"tokens={self.tokens}: there are {free}, prefix not counted; give fewer")
+        return self.tokens or max(round(free * self.keep), 1)
 
     def _counts(self) -> list[int]:
         parts = self.r.split("/") if self.r else []

@@ -119,7 +119,8 @@ def _candidate(spec: technique.Spec, label: str, work: Work, prefix: int) -> Can
     """What is known of a choice; None where some block cannot give up what is asked of it."""
     blocks = len(work.linear)
     try:
-        counts, clamped = spec.schedule.resolve(work.tokens, prefix, blocks)
+        at_most = technique.load(spec.name).at_most
+        counts, clamped = spec.schedule.resolve(work.tokens, prefix, blocks, at_most)
     except UsageError:
         return None
     if clamped or not counts:
@@ -151,6 +152,8 @@ def _techniques(reduce: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         raise UsageError("give the techniques to choose from, as in --reduce tome,pitome")
     for text in dict.fromkeys(texts):
         name, _, rest = text.partition(":")
+        if technique.load(name).where == "output":
+            raise UsageError(f"{name} acts behind the encoder, which it makes no faster: choose from the others")
         options = [option for option in rest.split(",") if option]
         counts = [option for option in options if re.match(r"(r|keep|tokens|ratio|budget|inflect)=", option)]
         if counts:

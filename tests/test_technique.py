@@ -35,11 +35,7 @@ def test_canonical_spelling(text: str, canonical: str):
     [
         ("tomee:r=1", UnknownName, "no technique 'tomee': did you mean 'tome'"),
         ("zzz:r=1", UnknownName, "no technique 'zzz': known: .*pitome, .*random, .*tome"),
-        (
-            "tome",
-            UsageError,
-            "give exactly one of r=16 .tokens per block., keep=0.5, tokens=64, ratio=0.9 or",
-        ),
+        ("tome", UsageError, "give exactly one of r=16 .tokens per block., keep=0.5, tokens=64, ratio=0.9 or"),
         ("tome:r=1,keep=0.5", UsageError, "got r and keep"),
         ("tome:r", UsageError, "'tome:r': 'r' is no option; write key=value"),
         ("tome:r=", UsageError, "'r=' is no option"),

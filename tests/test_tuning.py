@@ -62,10 +62,11 @@ def test_models_of_few_blocks_and_few_tokens() -> None:
 @pytest.mark.parametrize(
     ("reduce", "error", "message"),
     [
-        (["tome,pitom"], UnknownName, "no technique 'pitom': did you mean 'pitome' or 'tome'?"),
+        (["tome,pitom"], UnknownName, "no technique 'pitom': did you mean 'pitome' or"),
         (["tome:margn=1"], UnknownName, "no option of 'tome' 'margn'"),
         (["tome:keep=0.5"], UsageError, "'tome:keep=0.5': how many tokens go is what tune finds out: leave out keep"),
         (["tome:layers=3-20"], UsageError, "block 20 does not exist"),
+        (["tome,vtc-cls"], UsageError, "vtc-cls acts behind the encoder, which it makes no faster"),
         ([], UsageError, "give the techniques to choose from, as in --reduce tome,pitome"),
     ],
 )  # fmt: skip

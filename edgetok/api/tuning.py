@@ -15,6 +15,9 @@ from edgetok.errors import UsageError
 from edgetok.manifest import Dtype
 
 if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
     from edgetok.evaluation import Bench, Evaluation, Task
     from edgetok.exporters.sources import CaptureOptions
     from edgetok.journal import Journal
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from edgetok.tradeoff import Tradeoff
     from edgetok.transform import Transformed
     from edgetok.tuning import Decision
+
+    Arrays = dict[str, np.ndarray]
 
 Progress = Callable[[str, float], None]
 
@@ -235,8 +240,12 @@ def prepare(
     check_exact(run_graph(captured.model, captured.inputs, feeds), original)
     view = TransformerView.of(captured.model)
 
+    def on_samples(model: ir.Model) -> Arrays:
+        add_functions(model)
+        return run_graph(model, captured.inputs, feeds)
+
     def build(specs: Sequence[Spec]) -> Transformed:
-        done = transform(captured.model.clone(), specs, dtype=dtype, emit="full")
+        done = transform(captured.model.clone(), specs, dtype=dtype, emit="full", run=on_samples)
         add_functions(done.model)
         return done
 
