@@ -1,6 +1,6 @@
 # make demo        export a real vision transformer with token merging, run it on a photograph, profile it   (no torch)
 # make test        the tests, PyTorch included: at most 15 minutes on two cores
-# make test-full   the same, then lint, types, the wheel, other Pythons: at most 60 minutes; says what it skipped
+# make test-full   the same, more model families, then lint, types, the wheel, other Pythons: at most 60 minutes; says what it skipped
 # make clean       remove what the above built
 #
 # Needed: Python 3.11 or newer with pip; `make test PYTHON=python3.12` picks another than python3.
@@ -12,7 +12,7 @@ DEMO := .venv/bin
 TEST := .venv-test/bin
 PIP  := -m pip --disable-pip-version-check install
 
-.PHONY: demo test test-full lint types wheel interpreters clean
+.PHONY: demo test test-full more lint types wheel interpreters clean
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -25,7 +25,10 @@ test: .venv-test/ready
 	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -n $(WORKERS)
 
 test-full:
-	$(PYTHON) .ci/full.py test lint types wheel interpreters
+	$(PYTHON) .ci/full.py test more lint types wheel interpreters
+
+more: .venv-test/ready
+	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -n $(WORKERS) -m more
 
 lint: .venv-test/ready
 	$(TEST)/ruff check

@@ -49,6 +49,17 @@ class Saliency(nn.Module):
         return {"output_importance": self.decoder(patches.mT.unflatten(2, (16, 16))).sigmoid()}
 
 
+class Features(nn.Module):
+    """The encoder alone: its tokens (B, 257, 384) behind the last norm."""
+
+    def __init__(self, backbone: Dinov2Model):
+        super().__init__()
+        self.embeddings, self.encoder, self.layernorm = backbone.embeddings, backbone.encoder, backbone.layernorm
+
+    def forward(self, input_image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": self.layernorm(self.encoder(self.embeddings(input_image)).last_hidden_state)}
+
+
 def part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The weights of a submodule under its own names."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

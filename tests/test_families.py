@@ -1,6 +1,8 @@
 """Every family x every technique: the graph on onnxruntime against hooks on the original module."""
 
+from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -16,11 +18,20 @@ from edgetok.transform import transform
 from tests import families, hooks
 from tests.comparison import Reduced, check_values, compare, reduce, run, session, unreduced
 from tests.families import captured
-from tests.saliency import Saliency
+from tests.saliency import Features, Saliency
 
 SPECS = [spec for name in technique.names() for spec in technique.load(name).examples]
 FIRST = [technique.load(name).examples[0] for name in technique.names()]
 ON_TEXT = [spec if spec != "pool:keep=0.25" else "pool:keep=0.25,rows=1" for spec in FIRST]
+
+# No prefix, two prefix tokens, five; padding, local attention. `make test` takes these, `make test-full` every family.
+CORE = ("whisper", "deit", "dinov2-registers", "bert", "modernbert-local")
+
+
+def pairs(chosen: Iterable[str], specs: Iterable[str], quick: Container[str] = CORE) -> list[Any]:
+    """(family, spec) of all; those outside the quick families are for make test-full."""
+    more = pytest.mark.more
+    return [pytest.param(f, s, marks=() if f in quick else more, id=f"{f}-{s}") for f in chosen for s in specs]
 
 
 def reducible(family: str, spec: str, dtype: str = "fp32") -> Reduced:
@@ -56,8 +67,7 @@ def test_the_untouched_graph_equals_the_module(family):
         unreduced(data, module, families.feeds(family, batch))
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize(("family", "spec"), pairs(families.FAMILIES, SPECS))
 def test_the_reduced_graph_equals_the_hooked_module(family, spec):
     _, module = captured(family)
     reduced = reducible(family, spec)
@@ -82,8 +92,7 @@ def test_half_precision(family, dtype):
         print(f"{family}, {dtype}: {ties} choices between equal scores")
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("family", ["deit", "bert", "wav2vec2-masked"])
+@pytest.mark.parametrize(("family", "spec"), pairs(["bert", "deit", "wav2vec2-masked"], SPECS, quick=["bert"]))
 def test_every_technique_in_fp16(family, spec):
     _, module = captured(family)
     reduced = reducible(family, spec, "fp16")
@@ -91,8 +100,7 @@ def test_every_technique_in_fp16(family, spec):
     print(f"{family}, {spec}, fp16: {ties} choices between equal scores")
 
 
-@pytest.mark.parametrize("spec", FIRST)
-@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize(("family", "spec"), pairs(families.FAMILIES, FIRST, quick=["deit", "bert"]))
 def test_what_is_exported_is_what_was_compared(family, spec):
     """Tidying, function bodies and names change nothing, and the graph passes ONNX's own checker."""
     data, _ = captured(family)
@@ -105,8 +113,7 @@ def test_what_is_exported_is_what_was_compared(family, spec):
     check_values(run(session(exported), feeds), wanted, compared, relative=1e-6)
 
 
-@pytest.mark.parametrize("spec", FIRST)
-@pytest.mark.parametrize("family", ["vit", "whisper", "wav2vec2"])
+@pytest.mark.parametrize(("family", "spec"), pairs(["vit", "whisper", "wav2vec2"], FIRST, quick=["vit"]))
 def test_a_sample_that_is_not_finite_stays_alone(family, spec):
     """Nothing crashes; that sample's outputs are not finite, the others are untouched."""
     reduced = reducible(family, spec)
@@ -171,6 +178,19 @@ def test_saliency(saliency, spec):
     """A real photograph, trained weights, 257 tokens and a head that needs its grid back."""
     data, module, feeds = saliency
     ties = compare(reduce(data, technique.parse(spec)), "dinov2", module, feeds)
+    print(f"dinov2-style-s14, {spec}: {ties} choices between equal scores")
+
+
+@pytest.mark.parametrize("spec", FIRST)
+def test_features(saliency, spec):
+    """The same encoder, its tokens given out: every technique on a real photograph."""
+    data, module, feeds = saliency
+    model = ir.from_proto(onnx.ModelProto.FromString(data))
+    features = [node for node in model.graph if node.op_type == "LayerNormalization"][-1].outputs[0]
+    features.name = "features"
+    model.graph.outputs[:] = [features]
+    reduced = reduce(ir.to_proto(model).SerializeToString(), technique.parse(spec))
+    ties = compare(reduced, "dinov2", Features(module.backbone), feeds)
     print(f"dinov2-style-s14, {spec}: {ties} choices between equal scores")
 
 

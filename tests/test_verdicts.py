@@ -13,7 +13,11 @@ from edgetok.view import TransformerView
 from tests import families
 from tests.conftest import packaged
 
-TECHNIQUES = technique.names()
+TECHNIQUES = (
+    "tome",
+    "mctf",
+    "vtc-cls",
+)  # one for each place: behind attention, in front of a block, behind the encoder
 PREFIX = {"deit": 2, "dinov2-registers": 5, "dinov3": 5, "whisper": 0, "wav2vec2": 0, "wav2vec2-masked": 0}  # else 1
 
 REFUSALS = {
@@ -32,7 +36,7 @@ def model_of(family: str) -> ir.Model:
     return ir.from_proto(onnx.ModelProto.FromString(families.captured(family)[0]))
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", ["tome", "random", "mctf"])
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_works(family: str, name: str):
     model = model_of(family)
