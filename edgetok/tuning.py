@@ -20,6 +20,7 @@ from edgetok.journal import Journal
 from edgetok.search import Candidate, Goal, next_candidate
 
 KEEPS = (0.8, 0.65, 0.5, 0.35, 0.2)
+BELIEVED = 3  # comparisons after which the unreduced model's own time is believed to meet a target
 Verdict = Literal["reduce", "do not reduce here", "out of reach"]
 Progress = Callable[[str, float], None]
 
@@ -207,7 +208,7 @@ def tune(
             break
         done = journal.entries
         base = unreduced(done) if done else 1.0
-        if done and wanted.milliseconds is not None and base <= wanted.milliseconds:
+        if len(done) >= BELIEVED and wanted.milliseconds is not None and base <= wanted.milliseconds:
             break
         index = {candidate.reduce: i for i, candidate in enumerate(left)}
         figures = {index[each.reduce]: (1 / each.speedup.value, each.cosine) for each in done}

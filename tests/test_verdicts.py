@@ -13,7 +13,7 @@ from edgetok.view import TransformerView
 from tests import families
 from tests.conftest import packaged
 
-TECHNIQUES = (
+TECHNIQUES = ("tome", "mctf", "vtc-cls")  # behind attention, in front of a block, behind the encoder
     "tome",
     "mctf",
     "vtc-cls",
