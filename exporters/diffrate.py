@@ -12,9 +12,10 @@ How many go is learnt once per model: `r` and `prune` take the published schedul
 pruning and merging in each block of compression_rate.json; r = Q before - Q and prune = Q before - P. DeiT-S at 2.9 G:
 `diffrate:r=0/3/18/20/15/8/12/14/19/24/8/53,prune=0/1/4/8/6/2/4/4/8/10/6/53`. Where a list there rises, nothing goes.
 
-What differs: the mean follows the published code, by which the numbers were made; whether the paper's text weights it by
-size, as ToMe does, could not be verified. A negative cosine adds nothing to a size (in the code sizes can fall below zero, and log(size) is no number). Padding,
-which the code does not know, goes first and has no weight; a distillation token and registers stay.
+What differs: the mean follows the published code, by which the numbers were made; whether the paper's text weights it
+by size, as ToMe does, could not be verified. A negative cosine adds nothing to a size (in the code sizes can fall below
+zero, and log(size) is no number). Padding, which the code does not know, goes first and has no weight; a distillation
+token and registers stay.
 """
 
 from __future__ import annotations

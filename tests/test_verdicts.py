@@ -14,10 +14,6 @@ from tests import families
 from tests.conftest import packaged
 
 TECHNIQUES = ("tome", "mctf", "vtc-cls")  # behind attention, in front of a block, behind the encoder
-    "tome",
-    "mctf",
-    "vtc-cls",
-)  # one for each place: behind attention, in front of a block, behind the encoder
 PREFIX = {"deit": 2, "dinov2-registers": 5, "dinov3": 5, "whisper": 0, "wav2vec2": 0, "wav2vec2-masked": 0}  # else 1
 
 REFUSALS = {
