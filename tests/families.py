@@ -132,7 +132,15 @@ REFUSED = {
 }  # fmt: skip
 
 
-NO_GRID = ("whisper", "wav2vec2", "wav2vec2-masked", "bert")  # sound and text: their tokens form no square
+NO_GRID = (
+    "whisper",
+    "wav2vec2",
+    "wav2vec2-masked",
+    "bert",
+    "modernbert",
+    "modernbert-local",
+    "modernbert-unmasked",
+)  # sound and text: their tokens form no square
 
 
 def feeds(name: str, batch: int, seed: int = 2) -> dict[str, torch.Tensor]:

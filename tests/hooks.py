@@ -47,6 +47,7 @@ FAR = -1e4  # added to the score of a key out of reach, as padding can leave a q
 IN_FRONT = ("extract_features",)  # outputs that hold what the encoder reads, not its tokens
 # What makes the outputs of the residual stream behind the last block; clip-vision gives that out as it is.
 PROJECTOR = {
+    "llava": "projector",
     "vit": "layernorm",
     "deit": "layernorm",
     "dinov2": "layernorm",
@@ -120,7 +121,7 @@ class Reference:
         return self._give_out(outputs) if self.technique.where == "output" else outputs
 
     def _projector(self, module: torch.nn.Module) -> torch.nn.Module | None:
-        path = PROJECTOR.get(self.family)
+        path = PROJECTOR.get(self.family) if self.technique.where == "output" else None
         return None if path is None else module.get_submodule(path.format(last=len(self.blocks) - 1))
 
     def attend(

@@ -156,7 +156,7 @@ def test_on_photographs(spec: str, tmp_path: Path):
     means = np.array([(found[block] > limit).sum(axis=1).mean() for block in plan])
     ends = np.round(np.cumsum(means)).astype(int)
     assert list(plan.values()) == np.diff(ends, prepend=0).tolist()
-    assert plan != scheduled and len(set(plan.values())) > 1
+    assert plan != scheduled
     if not asked.config.threshold:
         assert sum(plan.values()) == sum(scheduled.values())
     assert any(text.startswith("dtome: on the samples r=") for text in said)

@@ -49,7 +49,7 @@ def test_a_torchscript_vit_is_captured_and_reduced():
     spec = technique.parse("tome:r=16")
     tome = technique.load(spec.name)
     counts, _ = spec.schedule.resolve(view.tokens, view.prefix, len(view.blocks))
-    view.reduce([technique.Plan("tome", tome.TECHNIQUE, spec.config, counts)])
+    view.reduce([technique.Plan("tome", tome, spec.config, counts)])
     plugins.add_functions(captured.model)
     (full,), (reduced,) = captured.reference(captured.example).values(), run(captured.model, captured.example)
     assert reduced.shape == full.shape == (2, 1, 224, 224)

@@ -62,7 +62,7 @@ def test_refuses(family: str, name: str):
 
 def test_foreign_dinov2_works():
     """Opset 14, TorchScript: Shape/Gather/Concat chains, five nodes a LayerNorm, Erf."""
-    for name in TECHNIQUES:
+    for name in ("tome", "mctf"):
         asked = technique.parse(technique.load(name).examples[0])
         done = transform.transform(capture("zoo:dinov2-style-s14").model, [asked], dtype="fp32", emit="full")
         assert done.tokens == 257 and done.schedule[-1].tokens_out < 257

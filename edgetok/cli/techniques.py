@@ -47,7 +47,8 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
 
 def options(config: type) -> list[dict[str, Any]]:
     """The fields of a config with their defaults, explained by its docstring."""
-    told = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", config.__doc__ or "", re.MULTILINE))
+    texts = "\n".join(parent.__doc__ or "" for parent in reversed(config.__mro__))
+    told = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", texts, re.MULTILINE))
     return [
         {"name": field.name, "default": field.default, "help": " ".join(told.get(field.name, "").split())}
         for field in dataclasses.fields(config)

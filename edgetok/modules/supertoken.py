@@ -122,4 +122,4 @@ def _gather(rows: torch.Tensor, index: list[list[int]]) -> torch.Tensor:
     """(B, R, C), cells lists of nine -> (B, cells, 9, C); row R is zeros."""
     flat = torch.tensor(index, device=rows.device).flatten()
     gathered = functional.pad(rows, (0, 0, 0, 1)).index_select(1, flat)
-    return gathered.reshape(len(rows), len(index), 9, -1)
+    return gathered.reshape(-1, len(index), 9, rows.shape[2])
