@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-SPECS = ("tome", "pitome", "cls-topk", "random")
+SPECS = ("tome", "pitome", "mctf", "atc", "diffrate", "spatten", "cls-topk", "random")
 LENGTH = 64
 
 
