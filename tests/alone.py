@@ -88,9 +88,9 @@ def reduced(name: str, seen: State, count: int, **options: Any) -> Outcome:
     seen = replace(seen, crops=technique.Plan(name, of, config, {}).crops)
     got, wanted = _by_graph(of, config, seen, count), _by_reference(of, config, seen, count)
     flags = [replace(each.choice, **dict.fromkeys(CHOSEN)) for each in (got, wanted)]
-    assert flags[0] == flags[1]
+    assert flags[0] == flags[1], f"graph form and reference: {flags}"
     ours, theirs = _tensors(got), _tensors(wanted)
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys(), f"{set(ours) ^ set(theirs)}: only one of graph form and reference has it"
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=0, atol=VALUES, msg=lambda text, key=key: f"{key}: {text}")
     order = wanted.choice.order
