@@ -21,11 +21,11 @@ from tests.families import captured, feeds
 from tests.test_golden import VALUES, arrays
 
 
-def angles(*degrees: float, **of: Any) -> State:
+def angles(*degrees: float, prefix: int = 1, **of: Any) -> State:
     """Tokens (1, N, 1) of the values 1, 2, 4 ..., whose keys point in these directions; the first is CLS."""
     radians = torch.tensor([degrees]) * math.pi / 180
-    keys = torch.stack([radians.cos(), radians.sin()], dim=-1)
-    return state(2.0 ** torch.arange(len(degrees))[None, :, None], keys=keys, **of)
+    keys = torch.stack([radians.cos(), radians.sin()], dim=-1)[:, None]
+    return state(2.0 ** torch.arange(len(degrees))[None, :, None], keys=keys, prefix=prefix, **of)
 
 
 CHAIN = (90, 0, 30, 58, 78, 88, 110)  # CLS, then neighbours 30, 28, 20, 10 and 22 degrees apart
@@ -84,7 +84,7 @@ def test_padding_and_prefix():
 def test_clusters_are_atcs():
     golden = arrays("atc_average_k98")
     labels = golden["labels"][0]
-    out = reduced("atc", state(golden["x"], keys=golden["metric"]), 98)
+    out = reduced("atc", state(golden["x"], keys=golden["metric"][:, None], prefix=1), 98)
     ends = torch.arange(len(labels))
     ends[out.choice.order[0, 99:]] = torch.tensor(out.into[0])
     assert torch.equal(ends[:, None] == ends, labels[:, None] == labels)  # the same tokens are together

@@ -21,9 +21,9 @@ def attended(*class_row: float, size: tuple[float, ...] | None = None, prefix: i
     weights = torch.tensor([class_row])
     tokens = weights.shape[1]
     hidden = 2.0 ** torch.arange(tokens)[None, :, None]
-    sizes = None if size is None else torch.tensor([size]).float()[..., None]
+    sizes = {} if size is None else {"size": torch.tensor([size]).float()[..., None]}
     others = torch.eye(tokens)[None, 1:] / 2 + 0.5 / tokens
-    return state(hidden, attention=torch.cat([weights[:, None], others], dim=1), size=sizes, prefix=prefix)
+    return state(hidden, attention=torch.cat([weights[:, None], others], dim=1)[:, None], prefix=prefix, **sizes)
 
 
 def test_by_hand():
@@ -45,8 +45,8 @@ def test_dropping():
 
 def test_the_fused_token_is_a_token_like_the_others():
     first = reduced("cls-topk", attended(0.2, 0.1, 0.3, 0.05, 0.25, 0.1), 2)
-    row = torch.tensor([[0.1, 0.1, 0.2, 0.6]])[:, None].expand(-1, 4, -1)
-    again = reduced("cls-topk", state(first.hidden, attention=row, size=first.size), 1)
+    row = torch.tensor([[0.1, 0.1, 0.2, 0.6]])[:, None, None].expand(-1, -1, 4, -1)
+    again = reduced("cls-topk", state(first.hidden, attention=row, size=first.size, prefix=1), 1)
     assert again.stay == [[0, 3, 2]]  # it comes first, and what is left is fused with the next
     torch.testing.assert_close(again.hidden[0, :, 0], torch.tensor([1, 3.8, 0.2 * 16 + 0.1 * 4]))
     assert again.size[0, :, 0].tolist() == [1, 3, 2]
@@ -71,7 +71,7 @@ def published(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_choices_are_evits(step: int, count: int):
     row, kept = published(step)
     tokens = row.shape[1]
-    seen = state(torch.randn(2, tokens, 3), attention=row[:, None].expand(-1, tokens, -1))
+    seen = state(torch.randn(2, tokens, 3), attention=row[:, None, None].expand(-1, -1, tokens, -1), prefix=1)
     out = reduced("cls-topk", seen, count)
     assert torch.equal(out.choice.order[:, 1 : 1 + kept.shape[1]], kept.long())
     assert tokens - count == 1 + kept.shape[1] + 1  # CLS, the kept, the fused one
@@ -117,7 +117,7 @@ def test_an_unprotected_class_token_is_noticed():
 def test_what_all_tokens_attend_to_is_another_choice():
     """Against spatten, its nearest sibling: one token is looked at by CLS alone, the other by all the rest."""
     by_all = [0.25, 0.25, 0.05, 0.45]
-    attention = torch.tensor([[[0.2, 0.2, 0.5, 0.1], by_all, by_all, by_all]])
-    given = state(torch.randn(1, 4, 2), attention=attention)
+    attention = torch.tensor([[[[0.2, 0.2, 0.5, 0.1], by_all, by_all, by_all]]])
+    given = state(torch.randn(1, 4, 2), attention=attention, prefix=1)
     assert reduced("cls-topk", given, 1, fuse=False).gone == [[3]]
     assert reduced("spatten", given, 1).gone == [[2]]

@@ -23,10 +23,11 @@ from tests.test_golden import VALUES, arrays
 HIDDEN = [[9, 9], [2, 0], [0, 3], [0, 4], [1, 0.5], [3, 4.0]]  # CLS and five patches
 
 
-def attended(*class_row: float, hidden: list[list[float]] = HIDDEN, **of: Any) -> State:
+def attended(*class_row: float, hidden: list[list[float]] = HIDDEN, prefix: int = 1, **of: Any) -> State:
     row = torch.tensor([class_row])
     tokens = row.shape[1]
-    return state(torch.tensor([hidden]), attention=row[:, None].expand(-1, tokens, -1), **of)
+    attention = row[:, None, None].expand(-1, -1, tokens, -1)
+    return state(torch.tensor([hidden]), attention=attention, prefix=prefix, **of)
 
 
 def test_by_hand():
@@ -78,7 +79,7 @@ def test_merging_is_diffrates():
     golden = arrays("diffrate_merge_k20")
     kept, tokens = int(golden["kept_number"]), golden["x"].shape[1]
     falling = torch.linspace(2, 1, tokens).expand(2, -1) / (1.5 * tokens)  # rows are sorted by importance
-    seen = state(golden["metric"], attention=falling[:, None].expand(-1, tokens, -1))
+    seen = state(golden["metric"], attention=falling[:, None, None].expand(-1, -1, tokens, -1), prefix=1)
     out = reduced("diffrate", seen, tokens - kept, prune="0")
     assert torch.equal(out.choice.order, torch.arange(tokens).expand(2, -1))
     assert out.choice.destination is not None and out.choice.share is not None

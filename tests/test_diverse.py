@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from math import cos, radians, sin
+from typing import Any
 
 import pytest
 import torch
@@ -11,28 +12,24 @@ import torch
 from edgetok import technique
 from edgetok.errors import UsageError
 from edgetok.technique import State
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce
 from tests.families import captured, feeds
-from tests.sites import choose, state
 from tests.test_golden import arrays
 
 
-def plane(angles: list[float], attention: list[float] | None = None, **given: torch.Tensor) -> State:
+def plane(angles: list[float], attention: list[float] | None = None, **given: Any) -> State:
     """Points of different lengths, which must not count."""
     x = torch.tensor([[(1 + i % 3) * cos(radians(a)), (1 + i % 3) * sin(radians(a))] for i, a in enumerate(angles)])
     memory = {} if attention is None else {"memory": torch.tensor(attention)[None, :, None]}
     return state(x[None], **memory, **given)
 
 
-def chosen(seen: State, kept: int, spec: str) -> list[int]:
-    """What stays, by graph and by reference alike."""
-    tokens = seen.hidden.shape[1]
-    asked = technique.parse(spec)
-    wanted = technique.load(asked.name).reference(seen, tokens - seen.prefix - kept, asked.config)
-    got = choose(seen, tokens - seen.prefix - kept, spec, output=True)
-    assert torch.equal(got.order, wanted.order) and got.destination is None
-    assert got.order.sort(dim=1).values.tolist() == [list(range(tokens))] * len(got.order)
-    return got.order[0, : seen.prefix + kept].tolist()
+def chosen(name: str, seen: State, count: int, **options: Any) -> list[int]:
+    """The prefix and the `count` patches that stay; the others go nowhere."""
+    out = reduced(name, seen, seen.hidden.shape[1] - seen.prefix - count, **options)
+    assert out.choice.destination is None
+    return out.stay[0]
 
 
 def test_each_chooses_differently():
@@ -47,36 +44,35 @@ def test_each_chooses_differently():
         rejected: 10, not 20.
     """
     angles, attention = [0, 10, 20, 183, 95, 50], [0.30, 0.20, 0.18, 0.06, 0.10, 0.15]
-    assert chosen(plane(angles), 5, "divprune:keep=0.8") == [0, 2, 3, 4, 5]
-    assert chosen(plane(angles, attention), 5, "todre:keep=0.8") == [0, 1, 2, 3, 4]
-    assert chosen(plane(angles, attention), 5, "greedyprune:keep=0.8,tau=0.9") == [0, 1, 3, 4, 5]
-    assert chosen(plane(angles, attention), 3, "greedyprune:keep=0.5,tau=0.9") == [0, 4, 5]
-    assert chosen(plane(angles, attention), 3, "greedyprune:keep=0.5,tau=1") == [0, 1, 2]  # saliency alone
+    assert chosen("divprune", plane(angles), 5) == [0, 2, 3, 4, 5]
+    assert chosen("todre", plane(angles, attention), 5) == [0, 1, 2, 3, 4]
+    assert chosen("greedyprune", plane(angles, attention), 5, tau=0.9) == [0, 1, 3, 4, 5]
+    assert chosen("greedyprune", plane(angles, attention), 3, tau=0.9) == [0, 4, 5]
+    assert chosen("greedyprune", plane(angles, attention), 3, tau=1) == [0, 1, 2]  # saliency alone
 
 
 def test_todre_without_a_class_token_begins_with_the_odd_one_out():
-    assert chosen(plane([0, 10, 180, 20]), 1, "todre:keep=0.25") == [2]
+    assert chosen("todre", plane([0, 10, 180, 20]), 1) == [2]
 
 
-@pytest.mark.parametrize("spec", ["divprune:keep=0.5", "todre:keep=0.5", "greedyprune:keep=0.5"])
-def test_ties_take_the_lower_index(spec: str):
+@pytest.mark.parametrize("name", ["divprune", "todre", "greedyprune"])
+def test_ties_take_the_lower_index(name: str):
     """All alike: nothing but the index is left to decide."""
-    memory = None if spec.startswith("divprune") else [0.2] * 5
-    assert chosen(plane([30] * 5, memory), 3, spec) == [0, 1, 2]
+    memory = None if name == "divprune" else [0.2] * 5
+    assert chosen(name, plane([30] * 5, memory), 3) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("spec", ["divprune:keep=0.5", "todre:keep=0.5", "greedyprune:keep=0.5"])
-def test_prefix_stays_and_padding_goes_first(spec: str):
+@pytest.mark.parametrize("name", ["divprune", "todre", "greedyprune"])
+def test_prefix_stays_and_padding_goes_first(name: str):
     """Token 0 is the class token; the two last are padding, and lie far from all others."""
     size = torch.tensor([1.0, 1, 1, 1, 1, 0, 0])[None, :, None]
-    seen = plane([0, 1, 2, 3, 4, 180, 260], [0.1, 0.1, 0.1, 0.3, 0.2, 0.0, 0.0], size=size)
-    seen = dataclasses.replace(seen, prefix=1)
-    assert chosen(seen, 4, spec) == [0, 1, 2, 3, 4]
+    seen = plane([0, 1, 2, 3, 4, 180, 260], [0.1, 0.1, 0.1, 0.3, 0.2, 0.0, 0.0], size=size, prefix=1)
+    assert chosen(name, seen, 4) == [0, 1, 2, 3, 4]
 
 
 def test_rejected_tokens_fill_up():
     """All resemble the first: the count is kept, the most salient of the rejected follow."""
-    assert chosen(plane([0, 1, 2, 3], [0.1, 0.4, 0.2, 0.3]), 3, "greedyprune:keep=0.75") == [1, 2, 3]
+    assert chosen("greedyprune", plane([0, 1, 2, 3], [0.1, 0.4, 0.2, 0.3]), 3) == [1, 2, 3]
 
 
 def test_tau_is_a_cosine():
@@ -88,7 +84,7 @@ def test_tau_is_a_cosine():
 def test_divprune_arrays(case: str):
     golden = arrays("divprune")
     x, wanted = golden[f"{case}_x"][None], sorted(golden[f"{case}_selected_order"].tolist())
-    assert chosen(state(x), len(wanted), "divprune:keep=0.5") == wanted
+    assert chosen("divprune", state(x), len(wanted)) == wanted
 
 
 MISTAKES = {

@@ -19,10 +19,12 @@ from edgetok.errors import UsageError
 from edgetok.exporters import dtome, tome
 from edgetok.exporters.dtome import Config
 from edgetok.exporters.sources import CaptureOptions, capture
-from edgetok.plugins import add_functions, merge_tokens
+from edgetok.plugins import add_functions
 from edgetok.transform import transform
 from edgetok.view import TransformerView
 from edgetok.view.site import Site
+from tests import alone
+from tests.alone import reduced, written
 from tests.comparison import run, session
 from tests.families import captured, feeds
 from tests.test_golden import VALUES, arrays, rows, state
@@ -71,18 +73,8 @@ def test_what_is_no_threshold(text: str):
 
 def graph_scores(keys: torch.Tensor, prefix: int, size: torch.Tensor | None = None) -> np.ndarray:
     """(B, N, d) -> the scores, by the graph form."""
-    fed = {"keys": keys[:, None]} | ({} if size is None else {"size": size})
-    values = {n: g.typed(ir.Value(name=n), ir.DataType.FLOAT, list(v.shape)) for n, v in fed.items()}
-    graph = ir.Graph(list(values.values()), [], nodes=[], opset_imports={"": g.OPSET}, name="one")
-    key = values["keys"]
-    site = Site(
-        g.Emitter(graph), key, key, key, key, key, None, values.get("size"), size is not None, keys.shape[1], prefix, 0,
-        0, 1,
-    )  # fmt: skip
-    score = dtome.scores(site, Config())
-    score.name = "score"
-    graph.outputs.append(g.typed(score, ir.DataType.FLOAT, [None, None]))
-    return run(session(ir.Model(graph, ir_version=g.IR_VERSION)), fed)["score"].numpy()
+    seen = alone.state(keys, prefix=prefix, **{} if size is None else {"size": size})
+    return written(seen, 0, lambda site: {"score": dtome.scores(site, Config())})["score"].numpy()
 
 
 def test_the_published_code_by_a_threshold():
@@ -92,11 +84,10 @@ def test_the_published_code_by_a_threshold():
     asked = Config(threshold=f"{float(golden['threshold'])}")
     most = (golden["metric"].shape[1] - 1) // 2
     assert dtome.counts({0: found}, {0: most}, asked) == {0: int(golden["r_effective"])}
-    chosen = dtome.TECHNIQUE.reference(state(golden), int(golden["r_effective"]), asked)
-    merged, size = merge_tokens.reference(golden["x"], torch.ones(1, 65, 1), chosen.order, chosen.destination)
-    torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
-    torch.testing.assert_close(size, golden["size_out"])
-    assert torch.equal(rows(chosen.order, chosen.destination), golden["pos_tracking"].argmax(dim=1))
+    out = reduced("dtome", state(golden), int(golden["r_effective"]), threshold=asked.threshold)
+    torch.testing.assert_close(out.hidden, golden["x_merged"], rtol=0, atol=VALUES)
+    torch.testing.assert_close(out.size, golden["size_out"])
+    assert torch.equal(rows(out.choice.order, out.choice.destination), golden["pos_tracking"].argmax(dim=1))
 
 
 def test_padding_counts_as_alike_and_takes_nothing_in():

@@ -11,11 +11,10 @@ import torch
 from edgetok import technique
 from edgetok.errors import UsageError
 from edgetok.exporters import ficoco
-from edgetok.technique import Selection, State
-from tests import hooks
+from edgetok.technique import State
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce
 from tests.families import captured, feeds
-from tests.sites import choose, state
 from tests.test_golden import arrays
 
 
@@ -27,30 +26,18 @@ def small(**given: torch.Tensor) -> State:
     return state(hidden, prefix=1, queries=queries, keys=keys, values=keys, **given)
 
 
-def chosen(seen: State, count: int, spec: str) -> Selection[torch.Tensor]:
-    """By graph and by reference alike."""
-    asked = technique.parse(spec)
-    wanted = technique.load(asked.name).reference(seen, count, asked.config)
-    got = choose(seen, count, spec)
-    assert torch.equal(got.order, wanted.order) and torch.equal(got.destination, wanted.destination)
-    assert torch.equal(got.weight, wanted.weight)
-    return got
-
-
 def test_a_patch_is_taken_in():
     """At length one (.6, 0, .8) is seen, and as much is given: worth -.3 (.6, 0, .8). The third patch, which is least
     worth, attends to the first by 0 and to the second by 4: that becomes (2 + 4) / 2, whatever the sizes are."""
-    got = chosen(small(size=torch.tensor([[[1.0], [1], [3], [1]]])), 1, "ficoco:r=1")
-    assert got.order.tolist() == [[0, 1, 2, 3]] and got.destination.tolist() == [[2]]
-    hidden, size = hooks.apply(got, small().hidden, torch.tensor([[[1.0], [1], [3], [1]]]), 3)
-    assert hidden.flatten().tolist() == [10, 1, 3] and size.flatten().tolist() == [1, 1, 4]
+    out = reduced("ficoco", small(size=torch.tensor([[[1.0], [1], [3], [1]]])), 1)
+    assert out.stay == [[0, 1, 2]] and out.gone == [[3]] and out.choice.destination.tolist() == [[2]]
+    assert out.hidden.flatten().tolist() == [10, 1, 3] and out.size.flatten().tolist() == [1, 1, 4]
 
 
 def test_the_class_tokens_attention_alone_chooses_otherwise():
     """cls-topk lets the second patch go, which the class token does not see."""
-    got = technique.load("cls-topk").reference(small(), 1, technique.load("cls-topk").config(fuse=False))
-    assert got.order[0, -1] == 2
-    assert chosen(small(), 1, "ficoco:r=1,balance=1").order[0, -1] == 2
+    assert reduced("cls-topk", small(), 1, fuse=False).gone == [[2]]
+    assert reduced("ficoco", small(), 1, balance=1).gone == [[2]]
 
 
 def test_windows_spread_what_goes():
@@ -60,8 +47,8 @@ def test_windows_spread_what_goes():
     queries[0, 0, 1:, 0] = worth
     seen = state(torch.zeros(1, 17, 1), prefix=1, queries=queries, keys=torch.ones(1, 1, 17, 1))
     # The least of each window counts double: 16, 15, 8 (as 16 would) and 4 (as 8). So 16, 15 and 8 go, not 14.
-    assert chosen(seen, 3, "ficoco:r=3,balance=0").order[0, -3:].tolist() == [16, 10, 2]
-    assert chosen(seen, 3, "ficoco:r=3,balance=0,windows=false").order[0, -3:].tolist() == [14, 10, 2]
+    assert reduced("ficoco", seen, 3, balance=0).gone == [[16, 10, 2]]
+    assert reduced("ficoco", seen, 3, balance=0, windows=False).gone == [[14, 10, 2]]
 
 
 def test_windows_are_those_of_the_original_grid():
@@ -69,23 +56,24 @@ def test_windows_are_those_of_the_original_grid():
     queries = torch.zeros(1, 1, 9, 1)
     queries[0, 0, 1:, 0] = torch.tensor([10.0, 9, 1, 1, 8, 8.5, 2, 2.5])
     positions = torch.tensor([[0, 1, 2, 3, 4, 13, 14, 15, 16]])
-    seen = state(torch.zeros(1, 9, 1), prefix=1, queries=queries, keys=torch.ones(1, 1, 9, 1), positions=positions)
-    seen = dataclasses.replace(seen, original=17)
-    assert chosen(seen, 2, "ficoco:r=2,balance=0").order[0, -2:].tolist() == [6, 1]  # 8.5 counts double, 9 does not
+    seen = state(
+        torch.zeros(1, 9, 1), prefix=1, queries=queries, keys=torch.ones(1, 1, 9, 1), positions=positions, original=17
+    )
+    assert reduced("ficoco", seen, 2, balance=0).gone == [[6, 1]]  # 8.5 counts double, 9 does not
     assert ficoco.window_of(9)[:, 0].tolist() == [0, 0, 1, 0, 0, 1, 2, 2, 3]  # an odd side
 
 
 def test_padding_goes_first_and_is_taken_in_by_nobody():
     size = torch.tensor([[[1.0], [1], [0], [1]]])
-    got = chosen(small(size=size), 1, "ficoco:r=1")
-    assert got.order.tolist() == [[0, 1, 3, 2]]
-    assert got.weight.flatten().tolist() == [1, 1, 0, 1]
+    out = reduced("ficoco", small(size=size), 1)
+    assert out.stay == [[0, 1, 3]] and out.gone == [[2]]
+    assert out.choice.weight.flatten().tolist() == [1, 1, 0, 1]
 
 
 def test_ties_let_the_higher_index_go():
     seen = state(torch.ones(1, 6, 2), prefix=1)
-    got = chosen(seen, 2, "ficoco:r=2,windows=false")
-    assert got.order.tolist() == [[0, 1, 2, 3, 4, 5]] and got.destination.tolist() == [[1, 1]]
+    out = reduced("ficoco", seen, 2, windows=False)
+    assert out.stay == [[0, 1, 2, 3]] and out.gone == [[4, 5]] and out.choice.destination.tolist() == [[1, 1]]
 
 
 def test_arrays():
@@ -93,7 +81,7 @@ def test_arrays():
     first target is a patch that stays, it is ours."""
     golden = arrays("ficoco_v")
     heads = {"queries": golden["s1_q"][None, None], "keys": golden["s1_k"][None, None]}
-    got = chosen(state(golden["x0"], prefix=1, **heads), 42, "ficoco:r=42")
+    got = reduced("ficoco", state(golden["x0"], prefix=1, **heads), 42).choice
     assert got.order[0, -42:].flip(0).tolist() == golden["s1_merge"].tolist()
     stay = got.order[0, 1:535]
     assert torch.equal(stay, stay.sort().values)

@@ -13,59 +13,28 @@ import pytest
 import torch
 
 import edgetok
-from edgetok import graph as g
-from edgetok import plugins, technique
+from edgetok import technique
 from edgetok.errors import Refusal, UsageError
 from edgetok.exporters import flashvid
 from edgetok.exporters._trees import grow, grown
-from edgetok.technique import Selection, State
+from edgetok.technique import Selection
 from edgetok.view.site import Site
 from tests import families
-from tests.comparison import compare, reduce, run, session
+from tests.alone import reduced, state, written
+from tests.comparison import compare, reduce
 from tests.families import captured
-from tests.selecting import arrays
-
-
-def on_onnxruntime(
-    hidden: torch.Tensor, attention: torch.Tensor, count: int, frames: int, write: Callable[[Site], list[ir.Value]]
-) -> list[torch.Tensor]:
-    """What is written for (B, N, C) tokens and their attention (B, N)."""
-    feeds = {"hidden": hidden, "memory": attention[..., None].contiguous()}
-    inputs = [g.typed(ir.Value(name=k), ir.DataType.FLOAT, list(v.shape)) for k, v in feeds.items()]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.OPSET}, name="one")
-    op, (x, memory) = g.Emitter(graph), inputs
-    tokens = hidden.shape[1]
-    site = Site(op, x, x, None, None, None, None, None, False, tokens, 0, count, 3, 3, memory=memory, crops=frames)
-    for number, value in enumerate(write(site)):
-        shown = op.Cast(value, to=ir.DataType.INT64)
-        shown.name = f"out_{number}"
-        graph.outputs.append(g.typed(shown, ir.DataType.INT64, [None] * 2))
-    model = ir.Model(graph, ir_version=g.IR_VERSION)
-    plugins.add_functions(model)
-    return list(run(session(model), feeds).values())
+from tests.test_golden import arrays
 
 
 def chosen(hidden: torch.Tensor, attention: torch.Tensor, keep: int, **options: Any) -> tuple[list[int], list[int]]:
     """The places kept of a video (frames, patches, C), and for each of its tokens the place it ends in; -1: nowhere."""
-    config = flashvid.Config(frames=len(hidden), **options)
-    x, memory = hidden.reshape(1, -1, hidden.shape[2]), attention.reshape(1, -1)
-    tokens = x.shape[1]
-    ones, zeros = torch.ones(1, tokens, 1), torch.zeros(1, 1, 1, tokens)
-    state = State(x, ones, *[x[:, None]] * 3, zeros, 1.0, 0, 3, 3, memory=memory[..., None], crops=len(hidden))
-    wanted = flashvid.reference(state, tokens - keep, config)
-
-    def select(site: Site) -> list[ir.Value]:
-        selection = flashvid.select(site, config)
-        return [value for value in (selection.order, selection.destination) if value is not None]
-
-    got = on_onnxruntime(x, memory, tokens - keep, len(hidden), select)
-    for ours, theirs in zip(got, (wanted.order, wanted.destination), strict=False):
-        assert torch.equal(ours, theirs), "graph form and reference differ"
-    stay, gone = wanted.order[0, :keep], wanted.order[0, keep:]
-    ends = torch.full((tokens,), -1)
+    seen = state(hidden.reshape(1, -1, hidden.shape[2]), memory=attention.reshape(1, -1, 1))
+    out = reduced("flashvid", seen, seen.hidden.shape[1] - keep, frames=len(hidden), **options)
+    stay, gone = out.choice.order[0, :keep], out.choice.order[0, keep:]
+    ends = torch.full((seen.hidden.shape[1],), -1)
     ends[stay] = stay
-    if wanted.destination is not None:
-        ends[gone] = stay[wanted.destination[0]]
+    if out.choice.destination is not None:
+        ends[gone] = stay[out.choice.destination[0]]
     return stay.tolist(), ends.tolist()
 
 
@@ -164,13 +133,16 @@ def test_trees_as_published():
     root, size = grown(video, ~free, 84, float(golden["threshold"]), -1.0)
     unit = torch.nn.functional.normalize(video.reshape(1, -1, 16), dim=-1)
 
-    def write(site: Site) -> list[ir.Value]:
+    def write(site: Site) -> dict[str, ir.Value | None]:
         taken = (~free).reshape(1, -1).float().numpy()
         values = [site.op.Add(np.zeros_like(array), array) for array in (unit.numpy(), taken)]
-        return list(grow(site, *values, float(golden["threshold"]), -1.0))
+        root, size = (
+            site.op.Cast(value, to=ir.DataType.FLOAT) for value in grow(site, *values, float(golden["threshold"]), -1.0)
+        )
+        return {"root": root, "size": size}
 
-    got_root, got_size = on_onnxruntime(video.reshape(1, -1, 16), size[None].float(), 84, 3, write)
-    assert torch.equal(got_root, root) and torch.equal(got_size[0][root[0]], size[root[0]])
+    got = written(state(video.reshape(1, -1, 16), crops=3), 84, write)
+    assert torch.equal(got["root"].long(), root) and torch.equal(got["size"][0].long()[root[0]], size[root[0]])
     roots = root[0].unique()
     roots = roots[free.flatten()[roots]]
     wanted = [frame * patches + place for frame in range(3) for place in golden[f"idx_{frame}"].tolist()]

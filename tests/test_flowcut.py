@@ -16,18 +16,15 @@ from edgetok.exporters import flowcut
 from edgetok.technique import State
 from edgetok.view.site import Site
 from tests import families
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce
 from tests.families import captured
 
 
-def state(row: list[float], values: list[list[float]], memory: torch.Tensor | None = None) -> State:
+def looking(row: list[float], values: list[list[float]], memory: torch.Tensor | None = None) -> State:
     """One head, whose class token attends by `row` to the tokens with these values."""
-    value = torch.tensor(values, dtype=torch.float64)[None, None]
-    keys = torch.tensor(row, dtype=torch.float64).log()[None, None, :, None]
-    tokens = len(row)
-    ones = torch.ones(1, tokens, 1, dtype=torch.float64)
-    bias = torch.zeros(1, 1, 1, tokens, dtype=torch.float64)
-    return State(value[0], ones, torch.ones_like(keys), keys, value, bias, 1.0, 1, 0, 4, memory)
+    value, attention = torch.tensor([values], dtype=torch.float32), torch.tensor(row).expand(1, 1, len(row), -1)
+    return state(value, attention=attention, values=value[:, None], prefix=1, blocks=4, memory=memory)
 
 
 def test_by_hand():
@@ -35,28 +32,28 @@ def test_by_hand():
     # Its value times theirs is 0, 0, log 2: the softmax, without itself, is 1 : 1 : 2, shares 1/4, 1/4, 1/2.
     # The L1 norms of their values are 1, 2 and log 2: scores (4/8 + 1/4) 1, (3/8 + 1/4) 2, (1/8 + 1/2) log 2.
     log2 = float(np.log(2))
-    first = flowcut.observed(state([0.2, 0.4, 0.3, 0.1], [[1, 0], [0, 1], [0, -2], [log2, 0]]), None, flowcut.Config())
-    wanted = torch.tensor([0.75, 1.25, 0.625 * log2], dtype=torch.float64)
+    before = looking([0.2, 0.4, 0.3, 0.1], [[1, 0], [0, 1], [0, -2], [log2, 0]])
+    first = flowcut.observed(before, None, flowcut.Config())
+    wanted = torch.tensor([0.75, 1.25, 0.625 * log2])
     torch.testing.assert_close(first[0, 1:, 0], wanted)
     # In the next block all three are alike but for what the class token attends to: scores 2/3, 2/3, 2/3 + 1/2 - 1/3.
-    after = state([0.2, 0.2, 0.2, 0.4], [[1, 0], [0, 1], [0, 1], [0, 1]])
+    after = looking([0.2, 0.2, 0.2, 0.4], [[1, 0], [0, 1], [0, 1], [0, 1]])
     running = flowcut.observed(after, first, flowcut.Config())
-    new = torch.tensor([0.25 + 1 / 3, 0.25 + 1 / 3, 0.5 + 1 / 3], dtype=torch.float64)
+    new = torch.tensor([0.25 + 1 / 3, 0.25 + 1 / 3, 0.5 + 1 / 3])
     torch.testing.assert_close(running[0, 1:, 0], (wanted + new) / 2)
     # 0.667, 0.917 and 0.633: of two patches that stay, patch 3 is not one, though it is the best in this block
-    chosen = flowcut.reference(dataclasses.replace(after, memory=running), 1, flowcut.Config())
-    assert chosen.order.tolist() == [[0, 1, 2, 3]] and chosen.dropped == 1
+    out = reduced("flowcut", dataclasses.replace(after, memory=running), 1)
+    assert out.stay == [[0, 1, 2]] and out.gone == [[3]] and out.choice.dropped == 1
     now = flowcut.observed(after, first, flowcut.Config(past=0.0))
-    assert flowcut.reference(dataclasses.replace(after, memory=now), 1, flowcut.Config()).order.tolist() == [
-        [0, 1, 3, 2]
-    ]
+    out = reduced("flowcut", dataclasses.replace(after, memory=now), 1)
+    assert out.stay == [[0, 1, 3]] and out.gone == [[2]]
 
 
 def test_equal_scores_fall_to_the_first():
-    even = state([0.25] * 4, [[1, 0]] + [[0, 1]] * 3)
+    even = looking([0.25] * 4, [[1, 0]] + [[0, 1]] * 3)
     score = flowcut.observed(even, None, flowcut.Config())
-    chosen = flowcut.reference(dataclasses.replace(even, memory=score), 2, flowcut.Config())
-    assert chosen.order.tolist() == [[0, 1, 2, 3]]
+    out = reduced("flowcut", dataclasses.replace(even, memory=score), 2)
+    assert out.stay == [[0, 1]] and out.gone == [[2, 3]]
 
 
 def test_what_goes_is_gone_from_what_the_block_before_gave_out():

@@ -11,16 +11,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgetok import graph as g
 from edgetok import plugins, technique
 from edgetok.exporters import pitome
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.model import Origin
-from edgetok.plugins import merge_tokens
 from edgetok.technique import State
 from edgetok.transform import transform
-from edgetok.view.site import Site
-from tests.comparison import run, session
+from tests import alone
+from tests.alone import reduced
 
 GOLDEN = Path(__file__).parent / "golden"
 VALUES = 2e-5  # the published code ran in fp32
@@ -32,10 +30,8 @@ def arrays(name: str) -> dict[str, torch.Tensor]:
 
 
 def state(golden: dict[str, torch.Tensor], block: int = 0, blocks: int = 1) -> State:
-    batch, tokens, _ = golden["x"].shape
-    heads = [golden["metric"][:, None]] * 3
-    ones, zeros = torch.ones(batch, tokens, 1), torch.zeros(batch, 1, 1, tokens)
-    return State(golden["x"], ones, *heads, zeros, 1.0, int(golden["class_token"]), block, blocks)
+    keys, prefix = golden["metric"][:, None], int(golden["class_token"])
+    return alone.state(golden["x"], keys=keys, prefix=prefix, block=block, blocks=blocks)
 
 
 def rows(order: torch.Tensor, destination: torch.Tensor) -> torch.Tensor:
@@ -44,84 +40,27 @@ def rows(order: torch.Tensor, destination: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(order).scatter_(1, order, torch.cat([stay, destination], dim=1))
 
 
-def spread(merged: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """(B, N, C): for each token what stands in its row."""
-    return merged.gather(1, where[..., None].expand(-1, -1, merged.shape[2]))
-
-
 @pytest.mark.parametrize("name", ["tome_bsm_r13", "tome_bsm_small_r7"])
 def test_tome(name: str):
     golden = arrays(name)
-    tome = technique.load("tome")
-    chosen = tome.reference(state(golden), int(golden["r"]), tome.config())
-    order, destination = chosen.order, chosen.destination
-    assert torch.equal(rows(order, destination), golden["token_to_merged"].long())
-    merged, size = merge_tokens.reference(golden["x"], torch.ones(*golden["x"].shape[:2], 1), order, destination)
-    torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
-    torch.testing.assert_close(size, golden["size_out"])
+    out = reduced("tome", state(golden), int(golden["r"]))
+    assert torch.equal(rows(out.choice.order, out.choice.destination), golden["token_to_merged"].long())
+    torch.testing.assert_close(out.hidden, golden["x_merged"], rtol=0, atol=VALUES)
+    torch.testing.assert_close(out.size, golden["size_out"])
 
 
-def test_pitome():
+@pytest.mark.parametrize(("block", "blocks"), [(2, 3), (1, 2)])
+def test_pitome(block: int, blocks: int):
+    """Blocks of the second half, whose margin is a third, or half, of the first one's."""
     golden = arrays("pitome_full_r0.925")
-    block, blocks = 2, 3  # a block of the second half, whose margin is a third of the first one's
-    config = pitome.Config(margin=3 * float(golden["margin"]), variant="code")
+    config = pitome.Config(margin=blocks * float(golden["margin"]), variant="code")
     unit = functional.normalize(golden["metric"][:, 1:], dim=-1)
     energy = pitome.energies(unit, torch.zeros(1, 196), config.at(block, blocks), config)
     torch.testing.assert_close(energy, golden["energy"], rtol=0, atol=1e-6)
-    chosen = pitome.reference(state(golden, block, blocks), int(golden["idx_r"]), config)
-    merged, size = merge_tokens.reference(golden["x"], torch.ones(1, 197, 1), chosen.order, chosen.destination)
-    torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
-    torch.testing.assert_close(size, golden["size_out"])
-
-
-def run_graph_form(
-    asked: technique.Spec, x: torch.Tensor, keys: torch.Tensor, block: int, blocks: int
-) -> dict[str, torch.Tensor]:
-    """What a technique's graph form chooses behind one class token, and MergeTokens' outputs, on onnxruntime."""
-    feeds = {"x": x, "keys": keys}
-    inputs = [g.typed(ir.Value(name=key), ir.DataType.FLOAT, value.shape) for key, value in feeds.items()]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.OPSET}, name="one")
-    op, tokens, count = g.Emitter(graph), x.shape[1], int(asked.schedule.r)
-    hidden, key = inputs
-    site = Site(
-        op, hidden, batched=hidden, query=key, key=key, value=key, attention=None, size=None, padded=False,
-        tokens=tokens, prefix=1, count=count, block=block, blocks=blocks,
-    )  # fmt: skip
-    chosen = technique.load(asked.name).select(site, asked.config)
-    ones = np.ones((*x.shape[:2], 1), np.float32)
-    merged, size = op.MergeTokens(
-        hidden, ones, chosen.order, chosen.destination, domain="edgetok", kept=tokens - count, outputs=2
-    )
-    outputs = {"order": chosen.order, "destination": chosen.destination, "x_merged": merged, "size_out": size}
-    for name, value in outputs.items():
-        value.name = name
-        kind, rank = (ir.DataType.FLOAT, 3) if value in (merged, size) else (ir.DataType.INT64, 2)
-        graph.outputs.append(g.typed(value, kind, [None] * rank))
-    model = ir.Model(graph, ir_version=g.IR_VERSION)
-    plugins.add_functions(model)
-    return run(session(model), feeds)
-
-
-@pytest.mark.parametrize(
-    ("name", "spec", "block", "blocks"),
-    [
-        ("tome_bsm_r13", "tome:r=13", 0, 1),
-        ("tome_bsm_small_r7", "tome:r=7", 0, 1),
-        ("pitome_full_r0.925", "pitome:r=14,variant=code,margin=0.9", 1, 2),  # a block of the second half, at 0.45
-    ],
-)
-def test_graph_forms(name: str, spec: str, block: int, blocks: int):
-    """The same tokens end in the same rows, with the same values."""
-    golden, asked = arrays(name), technique.parse(spec)
-    got = run_graph_form(asked, golden["x"], golden["metric"][:, None], block, blocks)
-    ours, theirs = rows(got["order"], got["destination"]), golden["token_to_merged"].long()
-    if asked.name == "tome":  # PiToMe's rows stand in the order of energies, which lie 1e-6 apart
-        assert torch.equal(ours, theirs)
-    for a, b in zip(ours.tolist(), theirs.tolist(), strict=True):  # each row of ours belongs to one of theirs
-        assert len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
-    for key in ("x_merged", "size_out"):
-        ours_spread, theirs_spread = spread(got[key], ours), spread(golden[key], theirs)
-        torch.testing.assert_close(ours_spread, theirs_spread, rtol=0, atol=VALUES)
+    out = reduced("pitome", state(golden, block, blocks), int(golden["idx_r"]), margin=config.margin, variant="code")
+    assert torch.equal(rows(out.choice.order, out.choice.destination), golden["token_to_merged"].long())
+    torch.testing.assert_close(out.hidden, golden["x_merged"], rtol=0, atol=VALUES)
+    torch.testing.assert_close(out.size, golden["size_out"])
 
 
 class Block(torch.nn.Module):

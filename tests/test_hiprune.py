@@ -13,17 +13,18 @@ import torch
 from edgetok import technique
 from edgetok.errors import Refusal, UsageError
 from edgetok.exporters import hiprune
-from edgetok.technique import Selection
+from edgetok.technique import Selection, State
 from edgetok.transform import transform
 from edgetok.view.site import Site
 from tests import families
+from tests.alone import kept, state
 from tests.comparison import compare, reduce
 from tests.families import captured
-from tests.selecting import arrays, chosen
+from tests.test_golden import arrays
 
 
-def memory(shallow: list[float], deep: list[float]) -> torch.Tensor:
-    return torch.tensor([shallow, deep]).T[None]
+def remembered(shallow: list[float], deep: list[float]) -> State:
+    return state(memory=torch.tensor([shallow, deep]).T[None])
 
 
 def test_by_hand():
@@ -33,10 +34,10 @@ def test_by_hand():
     #            12 13 14 15
     shallow, deep = [0.0] * 16, [0.01 * place for place in range(16)]
     shallow[4] = 1.0
-    seen = memory(shallow, deep)  # 5 stay: the anchor, its 3 neighbours, and one more by the deep scores
-    assert chosen("hiprune", seen, 5, alpha=1.0) == [[0, 4, 5, 8, 15]]
-    assert chosen("hiprune", seen, 5, alpha=1.0, variant="code") == [[0, 3, 4, 5, 8]]
-    assert chosen("hiprune", seen, 5, alpha=0.0) == [[11, 12, 13, 14, 15]]  # no anchor: the deep scores alone
+    seen = remembered(shallow, deep)  # 5 stay: the anchor, its 3 neighbours, and one more by the deep scores
+    assert kept("hiprune", seen, 5, alpha=1.0) == [[0, 4, 5, 8, 15]]
+    assert kept("hiprune", seen, 5, alpha=1.0, variant="code") == [[0, 3, 4, 5, 8]]
+    assert kept("hiprune", seen, 5, alpha=0.0) == [[11, 12, 13, 14, 15]]  # no anchor: the deep scores alone
 
 
 def test_neighbours_at_the_rim():
@@ -50,10 +51,11 @@ def test_neighbours_at_the_rim():
 
 
 def test_behind_a_class_token_and_between_equal_scores():
-    seen = torch.cat([torch.full((1, 1, 2), 9.0), torch.zeros(1, 9, 2)], dim=1)  # a grid of 3 x 3 behind CLS
+    memory = torch.cat([torch.full((1, 1, 2), 9.0), torch.zeros(1, 9, 2)], dim=1)  # a grid of 3 x 3 behind CLS
+    seen = state(memory=memory, prefix=1)
     # one anchor, the first patch, token 1; its neighbours 2 and 4; then the lowest places
-    assert chosen("hiprune", seen, 6, prefix=1, alpha=1.0) == [[0, 1, 2, 3, 4, 5]]
-    assert chosen("hiprune", seen, 4, prefix=1, alpha=1.0) == [[0, 1, 2, 4]]
+    assert kept("hiprune", seen, 6, alpha=1.0) == [[0, 1, 2, 3, 4, 5]]
+    assert kept("hiprune", seen, 4, alpha=1.0) == [[0, 1, 2, 4]]
 
 
 @pytest.mark.parametrize("case", ["r192", "r128", "r64_edge", "r160_B5"])
@@ -61,7 +63,7 @@ def test_published_code(case: str):
     golden = arrays("hiprune_llava")
     seen = torch.stack([golden[f"{case}_shallow_colmean"], golden[f"{case}_deep_colmean"]], dim=2)
     keep, alpha = int(golden[f"{case}_retention_total"]) // len(seen), round(float(golden[f"{case}_alpha"]), 3)
-    got = chosen("hiprune", seen, keep, alpha=alpha, variant="code")
+    got = kept("hiprune", state(memory=seen), keep, alpha=alpha, variant="code")
     assert got == [np.flatnonzero(mask).tolist() for mask in golden[f"{case}_keep_mask"]]
 
 

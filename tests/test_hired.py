@@ -13,17 +13,18 @@ from edgetok import technique
 from edgetok.errors import Refusal, UsageError
 from edgetok.exporters import hired
 from edgetok.exporters._crops import under
-from edgetok.technique import Selection
+from edgetok.technique import Selection, State
 from edgetok.view.site import Site
 from tests import families
+from tests.alone import kept, state
 from tests.comparison import compare, reduce
 from tests.families import captured
-from tests.selecting import arrays, chosen
+from tests.test_golden import arrays
 
 
-def memory(early: torch.Tensor, late: torch.Tensor) -> torch.Tensor:
-    """(P, N), (P, N) -> (1, P * N, 2)"""
-    return torch.stack([early.flatten(), late.flatten()], dim=1)[None]
+def remembered(early: torch.Tensor, late: torch.Tensor) -> State:
+    """Of (P, N) scores each: P pictures in a row."""
+    return state(memory=torch.stack([early.flatten(), late.flatten()], dim=1)[None])
 
 
 def test_by_hand():
@@ -33,25 +34,25 @@ def test_by_hand():
     late = torch.tensor([[0.1, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
     # 8 stay. The thumbnail has half: all 4. Of 4 the crops get 1.2 and 2.8, that is 1 and 2: token 7; tokens 8 and 9.
     # One is over: the best that is left is token 6, at 0.3.
-    assert chosen("hired", memory(early, late), 8, grid="1x2") == [[0, 1, 2, 3, 6, 7, 8, 9]]
+    assert kept("hired", remembered(early, late), 8, grid="1x2") == [[0, 1, 2, 3, 6, 7, 8, 9]]
     # With 6, the thumbnail has 3: tokens 1 to 3. Of 3 the crops get 0 and 2, and the one over goes to token 7.
-    assert chosen("hired", memory(early, late), 6, grid="1x2") == [[1, 2, 3, 7, 8, 9]]
+    assert kept("hired", remembered(early, late), 6, grid="1x2") == [[1, 2, 3, 7, 8, 9]]
     # Nearly all on the right: of 4 the crops get 0.8 and 3.2, that is 0 and 3, and the one over is token 7 again.
     early[0] = torch.tensor([0.1, 0.4, 0.1, 0.4])
-    assert chosen("hired", memory(early, late), 8, grid="1x2") == [[0, 1, 2, 3, 7, 8, 9, 10]]
+    assert kept("hired", remembered(early, late), 8, grid="1x2") == [[0, 1, 2, 3, 7, 8, 9, 10]]
     # The published code: the best half of the thumbnail is patches 1 and 3, one in each strip (0 and 1; 2 and 3): 2, 2.
-    assert chosen("hired", memory(early, late), 8, grid="1x2", variant="code") == [[0, 1, 2, 3, 6, 7, 8, 9]]
+    assert kept("hired", remembered(early, late), 8, grid="1x2", variant="code") == [[0, 1, 2, 3, 6, 7, 8, 9]]
 
 
 def test_equal_scores_fall_to_the_first():
-    assert chosen("hired", memory(torch.ones(3, 4), torch.ones(3, 4)), 6, grid="1x2") == [[0, 1, 2, 4, 5, 8]]
+    assert kept("hired", remembered(torch.ones(3, 4), torch.ones(3, 4)), 6, grid="1x2") == [[0, 1, 2, 4, 5, 8]]
 
 
 def test_nothing_left_for_the_crops_to_lose():
     """Nearly all stay: the crops are full, and the thumbnail takes the rest."""
-    seen = memory(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(3, 4))
-    assert chosen("hired", seen, 11, grid="1x2", alpha=0.1) == [[0, 1, 2, *range(4, 12)]]
-    assert chosen("hired", seen, 3, grid="1x2", alpha=1.0) == [[0, 1, 2]]
+    seen = remembered(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(3, 4))
+    assert kept("hired", seen, 11, grid="1x2", alpha=0.1) == [[0, 1, 2, *range(4, 12)]]
+    assert kept("hired", seen, 3, grid="1x2", alpha=1.0) == [[0, 1, 2]]
 
 
 def test_where_the_thumbnail_lies_under_crops():
@@ -69,10 +70,10 @@ def test_published_code(case: str):
     config = hired.Config(grid=grid, variant="code")
     budgets = hired.shares(early[0], config.split(keep, 576)[1], 24, config)
     assert budgets.tolist() == golden[f"{case}_sub_budgets"].tolist()
-    (kept,) = chosen("hired", memory(early, late), keep, grid=grid, variant="code")
+    (stay,) = kept("hired", remembered(early, late), keep, grid=grid, variant="code")
     theirs = set(golden[f"{case}_keep_mask"].flatten().nonzero()[:, 0].tolist())
-    over = set(kept) - theirs
-    assert theirs <= set(kept) and len(over) == keep - len(theirs)  # rounded down there, filled up here
+    over = set(stay) - theirs
+    assert theirs <= set(stay) and len(over) == keep - len(theirs)  # rounded down there, filled up here
     left = late.flatten().clone()
     left[sorted(theirs)] = left[:576] = -1
     assert over == set(left.topk(len(over)).indices.tolist())
@@ -90,8 +91,8 @@ def test_the_papers_shares():
 def test_a_picture_without_crops():
     golden = arrays("hired")
     late = golden["llava15_cls_rows_layer22"].mean(dim=1)[..., None]
-    (kept,) = chosen("hired", late, 115)
-    assert kept == np.flatnonzero(golden["llava15_keep_mask"]).tolist()
+    (stay,) = kept("hired", state(memory=late), 115)
+    assert stay == np.flatnonzero(golden["llava15_keep_mask"]).tolist()
 
 
 def test_vtc_cls_and_cls_topk_and_hired_choose_differently():

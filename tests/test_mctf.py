@@ -10,19 +10,16 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from edgetok import graph as g
 from edgetok import plugins, technique
 from edgetok.errors import UsageError
-from edgetok.exporters import mctf, tome
+from edgetok.exporters import mctf
 from edgetok.exporters.mctf import Config
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.model import Origin
 from edgetok.technique import Selection, State
 from edgetok.transform import transform
-from edgetok.view.attention import AttentionMap
 from edgetok.view.site import Site
-from edgetok.view.stage import Step, attend_ahead
-from tests import hooks
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce, run, session
 from tests.families import captured, feeds
 from tests.test_golden import VALUES, Stack, arrays, check_stack, rows
@@ -33,16 +30,13 @@ STACK = ("mctf_blocks_osa1", 3, "mctf:r=5")
 def fans(degrees: list[float], **more: Any) -> State:
     """Tokens of length one at angles in a plane, whose attention is flat unless queries and keys are given."""
     angles = torch.tensor(degrees, dtype=torch.float64).deg2rad()
-    hidden = torch.stack([angles.cos(), angles.sin()], dim=-1)[None]
-    flat = torch.zeros(1, 1, len(degrees), 1, dtype=torch.float64)
-    size = torch.ones(1, len(degrees), 1, dtype=torch.float64)
-    bias = torch.zeros(1, 1, 1, len(degrees), dtype=torch.float64)
-    return dataclasses.replace(State(hidden, size, flat, flat, flat, bias, 1.0, 0, 0, 1), **more)
+    hidden = torch.stack([angles.cos(), angles.sin()], dim=-1)[None].float()
+    return state(hidden, **{"keys": torch.zeros(1, 1, len(degrees), 1)} | more)
 
 
 def received(shares: list[float]) -> dict[str, torch.Tensor]:
     """A bias by which every query attends to the keys by these shares."""
-    return {"bias": torch.tensor(shares, dtype=torch.float64).log()[None, None, None]}
+    return {"bias": torch.tensor(shares).log()[None, None, None]}
 
 
 def test_by_hand():
@@ -50,63 +44,61 @@ def test_by_hand():
 
     Two tokens go. A's: token 0 into token 1. Left of A: 2 and 4. B's: the nearest of what is left are 3 and 2.
     """
-    chosen = mctf.reference(fans([0, 2, 40, 45, 100, 60]), 2, Config())
+    out = reduced("mctf", fans([0, 2, 40, 45, 100, 60]), 2)
     # stay: A 2, 4; B by falling scores: 5 (20 from token 2), 1 (38); then go: A 0, B 3
-    assert chosen.order.tolist() == [[2, 4, 5, 1, 0, 3]]
-    assert chosen.destination.tolist() == [[3, 0]]
-    assert chosen.ahead
+    assert out.stay == [[2, 4, 5, 1]] and out.gone == [[0, 3]]
+    assert out.choice.destination.tolist() == [[3, 0]]
+    assert out.choice.ahead
 
 
 def test_a_chain():
     """B's token 1 takes token 0 in and goes into token 2 itself: all three are one."""
-    chosen = mctf.reference(fans([0, 5, 11, 60, 120, 170]), 2, Config())
-    assert chosen.order.tolist() == [[2, 4, 3, 5, 0, 1]]
-    assert chosen.destination.tolist() == [[0, 0]]
+    out = reduced("mctf", fans([0, 5, 11, 60, 120, 170]), 2)
+    assert out.stay == [[2, 4, 3, 5]] and out.gone == [[0, 1]]
+    assert out.choice.destination.tolist() == [[0, 0]]
 
 
 def test_one_direction_keeps_places():
-    chosen = mctf.reference(fans([0, 2, 40, 45, 100, 60]), 2, Config(bidirectional=False))
-    assert chosen.order.tolist() == [[4, 1, 3, 5, 0, 2]]
-    assert chosen.destination.tolist() == [[1, 2]]
+    out = reduced("mctf", fans([0, 2, 40, 45, 100, 60]), 2, bidirectional=False)
+    assert out.stay == [[4, 1, 3, 5]] and out.gone == [[0, 2]]
+    assert out.choice.destination.tolist() == [[1, 2]]
 
 
 def test_attention_and_size_protect():
     """Of two pairs equally alike the one goes that is attended to less, or that is smaller; ties: the lower index."""
-    pairs, one_way = [0, 10, 90, 100], Config(bidirectional=False)
+    pairs = [0, 10, 90, 100]
 
-    def goes(state: State, config: Config = one_way) -> int:
-        return int(mctf.reference(state, 1, config).order[0, -1])
+    def goes(seen: State, **options: float) -> int:
+        return reduced("mctf", seen, 1, bidirectional=False, **options).gone[0][0]
 
     assert goes(fans(pairs)) == 0
     assert goes(fans(pairs, **received([0.4, 0.4, 0.1, 0.1]))) == 2
-    assert goes(fans(pairs, size=torch.tensor([3.0, 3, 1, 1]).double().reshape(1, 4, 1))) == 2
+    assert goes(fans(pairs, size=torch.tensor([3.0, 3, 1, 1]).reshape(1, 4, 1))) == 2
     # information and size left out, 1 degree more decides; with them it does not
     heeded = fans([0, 10, 90, 101], **received([0.4, 0.4, 0.1, 0.1]))
     assert goes(heeded) == 2
-    assert goes(heeded, Config(bidirectional=False, tau_info=float("inf"), tau_size=float("inf"))) == 0
+    assert goes(heeded, tau_info=float("inf"), tau_size=float("inf")) == 0
 
 
 def test_weights_are_attention_times_size():
-    state = fans([0, 10, 90, 100], size=torch.tensor([1.0, 2, 3, 4]).double().reshape(1, 4, 1))
-    state = dataclasses.replace(state, **received([0.1, 0.2, 0.3, 0.4]))
-    chosen = mctf.reference(state, 1, Config())
+    size = torch.tensor([1.0, 2, 3, 4]).reshape(1, 4, 1)
+    chosen = reduced("mctf", fans([0, 10, 90, 100], size=size, **received([0.1, 0.2, 0.3, 0.4])), 1).choice
     # four queries in one head: 0.4 0.8 1.2 1.6, times the sizes
-    torch.testing.assert_close(chosen.weight[0, :, 0], torch.tensor([0.4, 1.6, 3.6, 6.4]).double())
+    torch.testing.assert_close(chosen.weight[0, :, 0], torch.tensor([0.4, 1.6, 3.6, 6.4]))
 
 
 def test_what_nothing_attends_to_has_a_weight():
-    chosen = mctf.reference(fans([0, 10, 90, 100], **received([1e-30, 0.2, 0.4, 0.4])), 1, Config())
+    chosen = reduced("mctf", fans([0, 10, 90, 100], **received([1e-30, 0.2, 0.4, 0.4])), 1).choice
     assert chosen.weight[0, 0, 0] == mctf.LEAST
 
 
 def test_it_chooses_by_the_tokens_where_tome_compares_keys():
     """The keys of 0 and 3 are alike, the tokens 0 and 1."""
     keys = fans([0, 90, 200, 0]).hidden[:, None]
-    state = fans([0, 2, 40, 90], keys=keys, queries=torch.zeros_like(keys))
-    one_way = Config(bidirectional=False)
-    ours, theirs = mctf.reference(state, 1, one_way), tome.reference(state, 1, tome.Config())
-    assert ours.order.tolist() == [[2, 1, 3, 0]] and ours.destination.tolist() == [[1]]
-    assert theirs.order.tolist() == [[2, 1, 3, 0]] and theirs.destination.tolist() == [[2]]
+    seen = fans([0, 2, 40, 90], keys=keys, queries=torch.zeros_like(keys))
+    ours, theirs = reduced("mctf", seen, 1, bidirectional=False), reduced("tome", seen, 1)
+    assert ours.stay == theirs.stay == [[2, 1, 3]] and ours.gone == theirs.gone == [[0]]
+    assert ours.into == [[1]] and theirs.into == [[3]]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -114,58 +106,13 @@ def test_published_blocks(depth: int):
     check_stack(STACK[0], depth, STACK[2])
 
 
-def one_matching(golden: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The golden tokens and their attention, whose logarithm is a bias of one-hot queries and keys."""
-    tokens = golden["x"].shape[1]
-    scores = golden["attn"].clamp_min(1e-12).log()
-    return {"x": golden["x"], "queries": scores, "keys": torch.eye(tokens).expand(1, scores.shape[1], -1, -1)}
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, torch.Tensor]:
-    return arrays("mctf_uni_r16_197")
-
-
-def check_merge(golden: dict[str, torch.Tensor], chosen: Selection[torch.Tensor], attention: torch.Tensor) -> None:
-    assert torch.equal(rows(chosen.order, chosen.destination), golden["token_to_merged"].long())
-    merged, size = hooks.apply(chosen, golden["x"], torch.ones(1, 197, 1), 181)
-    torch.testing.assert_close(merged, golden["x_merged"], rtol=0, atol=VALUES)
-    torch.testing.assert_close(size, golden["size_out"])
-    torch.testing.assert_close(attention, golden["attn_merged"], rtol=0, atol=VALUES)
-
-
-def test_published_matching(golden: dict[str, torch.Tensor]):
-    fed = one_matching(golden)
-    heads, zeros = (fed["queries"], fed["keys"], fed["keys"]), torch.zeros(1, 1, 1, 197)
-    state = State(golden["x"], torch.ones(1, 197, 1), *heads, zeros, 1.0, 1, 0, 1)
-    chosen = mctf.reference(state, 16, Config(bidirectional=False))
-    check_merge(golden, chosen, hooks.merged_attention(state, chosen))
-
-
-def test_published_matching_by_the_graph(golden: dict[str, torch.Tensor]):
-    """The graph form and the look ahead, with one-hot values: what comes out is the merged map itself."""
-    fed = one_matching(golden) | {"values": torch.eye(181).expand(1, 3, -1, -1)}
-    x, queries, keys, values = (
-        g.typed(ir.Value(name=key), ir.DataType.FLOAT, list(value.shape)) for key, value in fed.items()
-    )
-    graph = ir.Graph([x, queries, keys, values], [], nodes=[], opset_imports={"": g.OPSET}, name="one")
-    op = g.Emitter(graph)
-    attention = AttentionMap(op, queries, keys, 1.0, None)
-    site = Site(op, x, x, queries, keys, keys, attention, None, False, 197, 1, 16, 0, 1)
-    chosen = mctf.select(site, Config(bidirectional=False))
-    ahead = attend_ahead(site, Step.of(site, chosen), chosen, values)
-    for name, value, dtype in (
-        ("order", chosen.order, "INT64"), ("destination", chosen.destination, "INT64"),
-        ("weight", chosen.weight, "FLOAT"), ("attention", ahead, "FLOAT"),
-    ):  # fmt: skip
-        value.name = name
-        graph.outputs.append(g.typed(value, ir.DataType[dtype], [None] * (4 if name == "attention" else 2)))
-    chosen.weight.shape = ir.Shape([None, None, None])
-    model = ir.Model(graph, ir_version=g.IR_VERSION)
-    plugins.add_functions(model)
-    got = run(session(model), fed)
-    attended = got.pop("attention")
-    check_merge(golden, Selection(**got), attended)
+def test_published_matching():
+    golden = arrays("mctf_uni_r16_197")
+    out = reduced("mctf", state(golden["x"], attention=golden["attn"], prefix=1), 16, bidirectional=False)
+    assert torch.equal(rows(out.choice.order, out.choice.destination), golden["token_to_merged"].long())
+    torch.testing.assert_close(out.hidden, golden["x_merged"], rtol=0, atol=VALUES)
+    torch.testing.assert_close(out.size, golden["size_out"])
+    torch.testing.assert_close(out.attention, golden["attn_merged"], rtol=0, atol=VALUES)
 
 
 @pytest.mark.parametrize("family", ["vit", "whisper", "bert"])

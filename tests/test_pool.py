@@ -9,10 +9,9 @@ import torch
 from edgetok import technique
 from edgetok.errors import Refusal, UsageError
 from edgetok.exporters import pool
-from tests import hooks
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce
 from tests.families import captured, feeds
-from tests.sites import choose, state
 from tests.test_golden import arrays
 
 GRID = pool.Config()
@@ -39,21 +38,16 @@ def test_other_grids():
 @pytest.mark.parametrize("left", [576, 144, 36, 9, 1])
 def test_m3(left: int):
     golden = arrays("m3_pool")
-    seen = state(golden["x"])
-    spec = "pool:keep=0.25"
-    for chosen in (pool.reference(seen, 576 - left, GRID), choose(seen, 576 - left, spec, output=True)):
-        got, size = hooks.apply(chosen, golden["x"], torch.ones(1, 576, 1), left)
-        torch.testing.assert_close(got, golden[f"out_{left}"], rtol=0, atol=2e-6)
-        assert (size == 576 // left).all()
+    out = reduced("pool", state(golden["x"]), 576 - left)
+    torch.testing.assert_close(out.hidden, golden[f"out_{left}"], rtol=0, atol=2e-6)
+    assert (out.size == 576 // left).all()
 
 
 def test_padding_has_no_weight():
     """4 tokens in a row to 2; the last is padding, so the second cell is the third token alone."""
     x = torch.tensor([[[1.0], [3.0], [5.0], [100.0]]])
     size = torch.tensor([[[1.0], [1.0], [1.0], [0.0]]])
-    chosen = choose(state(x, size=size), 2, "pool:keep=0.5,rows=1", output=True)
-    got, _ = hooks.apply(chosen, x, size, 2)
-    torch.testing.assert_close(got, torch.tensor([[[2.0], [5.0]]]))
+    torch.testing.assert_close(reduced("pool", state(x, size=size), 2, rows=1).hidden, torch.tensor([[[2.0], [5.0]]]))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +67,7 @@ def test_what_is_no_grid(free: int, left: int, rows: int, error: type[Exception]
 def test_tokens_that_were_reduced_before_are_no_grid():
     seen = state(torch.zeros(1, 16, 2), positions=torch.arange(16)[None])
     with pytest.raises(Refusal, match="no grid is left"):
-        choose(seen, 12, "pool:keep=0.25", output=True)
+        reduced("pool", seen, 12)
 
 
 @pytest.mark.parametrize("wrong", ["transposed cells", "first patches alone"])

@@ -34,7 +34,7 @@ def tokens(*values: float) -> torch.Tensor:
 
 def test_by_hand():
     hidden = tokens(1, 2, 3, 4, 5)
-    out = reduced("spatten", state(hidden, attention=torch.tensor([ATTENTION])), 2)
+    out = reduced("spatten", state(hidden, attention=torch.tensor([[ATTENTION]]), prefix=1), 2)
     assert out.memory is not None
     torch.testing.assert_close(out.memory, tokens(1.1, 0.9, 0.8, 0.9, 1.3))
     assert out.stay == [[0, 1, 4]] and out.gone == [[3, 2]]  # 1 and 3 are equal: the lower index stays
@@ -43,7 +43,8 @@ def test_by_hand():
 
 
 def test_what_was_received_before_counts():
-    seen = state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([ATTENTION]), memory=tokens(0, 0, 0.5, 0.1, 0))
+    before = tokens(0, 0, 0.5, 0.1, 0)
+    seen = state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([[ATTENTION]]), prefix=1, memory=before)
     assert reduced("spatten", seen, 2).stay == [[0, 2, 4]]  # 0.9, 1.3, 1.0, 1.3
 
 
@@ -56,21 +57,19 @@ def test_a_padded_query_counts_nothing():
         [0.1, 0.4, 0.2, 0, 0.3],
     ]
     size = tokens(1, 1, 1, 0, 1)
-    out = reduced("spatten", state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([weights]), size=size), 2)
+    out = reduced("spatten", state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([[weights]]), prefix=1, size=size), 2)
     assert out.memory is not None
     torch.testing.assert_close(out.memory, tokens(1, 1.1, 0.6, 0, 1.3))
     assert out.stay == [[0, 1, 4]] and out.gone == [[2, 3]]  # padding is the last
 
 
 def test_without_prefix():
-    assert reduced("spatten", state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([ATTENTION]), prefix=0), 3).stay == [
-        [0, 4]
-    ]
+    assert reduced("spatten", state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([[ATTENTION]])), 3).stay == [[0, 4]]
 
 
 def test_what_the_class_token_attends_to_is_another_choice():
     """Against cls-topk, its nearest sibling: CLS attends to token 2, the others do not."""
-    given = state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([ATTENTION]))
+    given = state(tokens(1, 2, 3, 4, 5), attention=torch.tensor([[ATTENTION]]), prefix=1)
     assert reduced("spatten", given, 3).stay == [[0, 4]]
     assert reduced("cls-topk", given, 3, fuse=False).stay == [[0, 2]]
 

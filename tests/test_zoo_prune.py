@@ -16,9 +16,9 @@ from edgetok.exporters import zoo_prune
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.model import Origin
 from edgetok.transform import transform
+from tests.alone import reduced, state
 from tests.comparison import compare, reduce, run, session
 from tests.families import build, captured, feeds
-from tests.sites import choose, state
 
 SPEC = "zoo-prune:keep=0.25,directions=3,step=0.1"
 
@@ -40,8 +40,7 @@ def chosen(sensitivity: list[float], angles: list[float], kept: int, **given: to
     radians = torch.tensor(angles).deg2rad()
     hidden = torch.stack([radians.cos(), radians.sin()], dim=1)[None]
     factor = torch.tensor(sensitivity)[None, :, None]
-    seen = state(hidden, **given)
-    seen = dataclasses.replace(seen, source=torch.zeros_like(hidden), project=lambda x: x * factor)
+    seen = state(hidden, source=torch.zeros_like(hidden), project=lambda x: x * factor, **given)
     gone = len(angles) - kept
     return zoo_prune.reference(seen, gone, zoo_prune.Config()).order[0, :kept].tolist()
 
@@ -113,7 +112,7 @@ def test_what_is_no_option(spec: str, message: str):
 
 def test_without_a_projector():
     with pytest.raises(Refusal, match="those of the last block itself.*capture encoder and projector as one source"):
-        choose(state(torch.zeros(1, 4, 2)), 2, SPEC, output=True)
+        reduced("zoo-prune", state(torch.zeros(1, 4, 2)), 2, directions=3, step=0.1)
 
 
 MISTAKES = {"other directions": {"seed": 1}, "one direction": {"directions": 1}, "a long step": {"step": 5.0}}
