@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Run = Callable[["ir.Model"], "dict[str, np.ndarray]"]  # a graph on the samples
 
 
-def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, run: Run) -> Plan:
+def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, free: int, run: Run) -> Plan:
     """The plan with the counts that its technique finds on the samples.
 
     What a block scores depends on how many tokens went before it, so the counts are found again under the counts found,
@@ -28,6 +28,7 @@ def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, run: Run) ->
         model: the typed graph, which stays as it is.
         before: what other techniques do in earlier blocks.
         plan: with the scheduled counts.
+        free: how many tokens can go, of those that the earlier techniques leave.
         run: runs a graph on the samples.
     """
     calibration = plan.technique.calibration
@@ -35,11 +36,19 @@ def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, run: Run) ->
     counts = plan.counts
     for _ in plan.counts:
         scores = measure(model, before, replace(plan, counts={b: n for b, n in counts.items() if n}), plan.counts, run)
-        found = calibration.counts(scores, plan.counts, plan.config)
+        found = possible(calibration.counts(scores, plan.counts, plan.config), free, plan.technique.at_most)
         if found == counts:
             break
         counts = found
     return replace(plan, counts={block: count for block, count in counts.items() if count})
+
+
+def possible(counts: Mapping[int, int], free: int, at_most: float) -> dict[int, int]:
+    """The counts, each no more than can go at once: what was found for a block held under other counts before it."""
+    result: dict[int, int] = {}
+    for block, count in counts.items():
+        result[block] = min(count, int((free - sum(result.values())) * at_most))
+    return result
 
 
 def measure(

@@ -101,7 +101,7 @@ def _plans(
         notes += more
         plan = technique.Plan(spec.name, chosen, spec.config, counts)
         if chosen.calibration is not None and run is not None:
-            plan = calibrated(view.model, plans, plan, run)
+            plan = calibrated(view.model, plans, plan, tokens - view.prefix, run)
             notes.append(f"{spec.name}: on the samples {_listed(plan.counts)}, scheduled were {_listed(counts)}")
         for block, count in plan.counts.items():
             if any(block in plan.counts for plan in plans):

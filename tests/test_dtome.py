@@ -15,6 +15,7 @@ import torch
 import edgetok
 from edgetok import graph as g
 from edgetok import technique
+from edgetok.calibration import possible
 from edgetok.errors import UsageError
 from edgetok.exporters import dtome, tome
 from edgetok.exporters.dtome import Config
@@ -178,3 +179,11 @@ def test_every_round_is_found_under_the_last(monkeypatch: pytest.MonkeyPatch):
     assert counts == {block: count for block, count in asked[-1].items() if count}
     assert len(asked) <= 4 and sum(counts.values()) <= 20
     assert found.notes[-1].endswith("scheduled were r=5/5/5/5,layers=0/1/2/3")
+
+
+def test_no_more_go_than_can(tmp_path: Path):
+    """Counts that were found under others before them are held to half of what is left."""
+    assert possible({0: 40, 2: 10, 3: 40}, 64, 0.5) == {0: 32, 2: 10, 3: 11}
+    bundle = edgetok.export("tests.families:small_vit", out=tmp_path / "few", reduce=["dtome:keep=0.05"], min_cosine=-1)
+    for step in bundle.manifest.schedule:
+        assert step.tokens_in - step.tokens_out <= (step.tokens_in - 1) // 2

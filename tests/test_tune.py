@@ -82,7 +82,8 @@ def test_a_latency_that_the_unreduced_model_meets(
     assert cli.main(command(folder, out, "--target-latency", "1h")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["verdict"] == "do not reduce here" and "which meets the target" in answer["why"]
-    assert len(answer["rows"]) == 2 and edgetok.load(out).bundle.manifest.recipe.reduce == ()
+    assert 2 <= len(answer["rows"]) <= 4  # believed after three comparisons at the latest, whatever noise says
+    assert edgetok.load(out).bundle.manifest.recipe.reduce == ()
 
 
 def test_a_killed_run_goes_on_where_it_stood(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
