@@ -2,10 +2,10 @@
 
     w[n, k] = sum over p of  scale[n, k // block, p] * codebook[n // (N / C), p, codes[n, k]]
 
-One plane (P = 1) is the usual case: a code is looked up in a table of 2^bits levels and scaled per block of weights that
-share an output channel. E2M1, NF4, integers and learnt codebooks differ in the table only. More planes give each block
-more than a scale: with the table's second row all ones the second scale is an offset (integers with a zero point, GGUF's
-Q4_1), and with a row for each bit of the code the weight is a sum of scaled bits (ELUTQ).
+One plane (P = 1) is the usual case: a code is looked up in a table of 2^bits levels and scaled per block of weights
+that share an output channel. E2M1, NF4, integers and learnt codebooks differ in the table only. More planes give each
+block more than a scale: with the table's second row all ones the second scale is an offset (integers with a zero point,
+GGUF's Q4_1), and with a row for each bit of the code the weight is a sum of scaled bits (ELUTQ).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""E2M1, the 4-bit float of OCP MX and ONNX's FLOAT4E2M1: sign, two bits of exponent, one of mantissa; no Inf, no NaN."""
+"""E2M1, the 4-bit float of OCP MX and ONNX's FLOAT4E2M1: a sign, two bits of exponent, one of mantissa; no NaN."""
 
 from __future__ import annotations
 

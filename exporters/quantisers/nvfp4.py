@@ -4,12 +4,12 @@ NVIDIA's format for Blackwell, as TensorRT's guide on explicit quantization and 
 torch/quantization/qtensor/nvfp4_tensor.py) have it; Pretraining Large Language Models with NVFP4,
 https://arxiv.org/abs/2509.25149, section 2.
 
-The global scale g puts the largest weight at 6 x 448, the largest E2M1 and E4M3; a block's scale is max|w| / (6 g) rounded
-to E4M3, and a weight is rounded after it was divided by the scale that is stored. 4.5 bits a weight.
+The global scale g puts the largest weight at 6 x 448, the largest E2M1 and E4M3; a block's scale is max|w| / (6 g)
+rounded to E4M3, and a weight is rounded after it was divided by the scale that is stored. 4.5 bits a weight.
 
-Model Optimizer's ONNX exporter divides by the scale before it was rounded (4 % of the codes differ, and the error is 5 %
-larger); here as in its PyTorch path. Where a block's scale underflows to 0 that path leaves codes without a meaning;
-here they are 0, as is minus zero.
+Model Optimizer's ONNX exporter divides by the scale before it was rounded (4 % of the codes differ, and the error is
+5 % larger); here as in its PyTorch path. Where a block's scale underflows to 0 that path leaves codes without a
+meaning; here they are 0, as is minus zero.
 """
 
 from __future__ import annotations
