@@ -1,7 +1,6 @@
 """Looks at an installation: what is there, what really works, and what to install for what."""
 
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgetok.cache import cache_folder
 from edgetok.device import Device, Machine, here
 
 if TYPE_CHECKING:
@@ -83,13 +83,6 @@ def examine(devices: Iterable[Device]) -> Diagnosis:
         compiler(),
     ]
     return Diagnosis(checks=tuple(checks))
-
-
-def cache_folder() -> Path:
-    """Where lowered forms are kept: EDGETOK_CACHE, or the user's cache folder."""
-    if own := os.environ.get("EDGETOK_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetok"
 
 
 def packages(path: list[str]) -> dict[str, Distribution]:

@@ -11,13 +11,14 @@ from edgetok import technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
-from edgetok.manifest import Step, TokenMap
+from edgetok.manifest import LowBit, Step, TokenMap
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from edgetok.lowbit import quantiser
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
 
@@ -33,6 +34,7 @@ class Transformed:
         tokens: of the first block; 0 when no block was recognised.
         schedule: what happens in which block.
         token_map: which outputs say where tokens went; None where all are restored.
+        weights: the linear layers whose weights have few bits.
         notes: for the user.
     """
 
@@ -40,20 +42,29 @@ class Transformed:
     tokens: int
     schedule: tuple[Step, ...]
     token_map: TokenMap | None
+    weights: tuple[LowBit, ...]
     notes: tuple[str, ...]
 
 
 def transform(
-    model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str, run: Run | None = None
+    model: ir.Model,
+    specs: Sequence[technique.Spec],
+    *,
+    dtype: str,
+    emit: str,
+    run: Run | None = None,
+    quantize: Sequence[quantiser.Spec] = (),
 ) -> Transformed:
-    """Type a captured graph and reduce its tokens, in place.
+    """Type a captured graph, reduce its tokens, and quantise its weights, in place.
 
     Args:
         model: the captured graph.
         specs: the techniques, with how many tokens go where.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" or "reduced" tokens at the outputs.
-        run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
+        run: runs a graph on samples, for techniques that find their counts on them and quantisers that look at
+            activations; without it the schedule stands.
+        quantize: the quantisers, and which layers each takes.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -80,8 +91,14 @@ def transform(
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
+    weights: tuple[LowBit, ...] = ()
+    if quantize:
+        from edgetok.lowbit.quantise import quantise
+
+        weights = quantise(model, quantize, run)
+        _tidy(model)
     token_map = view.token_map if view else None
-    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, tuple(notes))
+    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, tuple(notes))
 
 
 def _plans(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from edgetok.comparison import Comparison
     from edgetok.device import Device
+    from edgetok.lowering import Arithmetic
     from edgetok.model import TensorSpec
     from edgetok.profiling import Effort
     from edgetok.report import ProfileReport
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
+LEAST_A8_DB = 20.0  # SQNR of int8 activations against fp32 ones; 30 to 60 on the models of the tests
 
 
 def export(
@@ -34,6 +36,7 @@ def export(
     *,
     out: str | Path,
     reduce: Sequence[str] = (),
+    quantize: Sequence[str] = (),
     dtype: Dtype = "fp32",
     emit: Emit = "full",
     batch: int | None = None,
@@ -50,6 +53,7 @@ def export(
         source: `zoo:NAME`, an .onnx file, a Hugging Face folder, or `package.module:callable`.
         out: the bundle's folder.
         reduce: techniques, as in "tome:r=16,layers=2-11".
+        quantize: quantisers, as in "nvfp4" or "lut:bits=3,skip=head"; a layer goes to the first that takes it.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
         batch: fixed batch size; None leaves it dynamic.
@@ -67,6 +71,7 @@ def export(
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
+    from edgetok.lowbit import quantiser
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
     from edgetok.transform import aligned, sample_inputs, transform
@@ -76,6 +81,7 @@ def export(
         if value not in accepted:
             raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
+    formats = [quantiser.parse(text) for text in quantize]
     check_output(Path(out), force)
     say(f"capturing {source}")
     captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
@@ -91,7 +97,7 @@ def export(
         add_functions(model)
         return run_graph(model, captured.inputs, feeds)
 
-    done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples)
+    done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples, quantize=formats)
     add_functions(captured.model)
     say("comparing with the original")
     expected = run_graph(captured.model, captured.inputs, feeds)
@@ -104,12 +110,13 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), dtype=dtype, emit=emit, batch=batch, length=length, size=size,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), dtype=dtype, emit=emit, batch=batch, length=length, size=size,
             min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
         token_map=done.token_map,
+        weights=done.weights,
         inputs=captured.inputs,
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,
@@ -121,26 +128,49 @@ def export(
     return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files)
 
 
-def load(path: str | Path, *, device: str = "cpu", expected_id: str | None = None) -> Model:
+def load(
+    path: str | Path, *, device: str = "cpu", expected_id: str | None = None, arithmetic: Arithmetic = "a32"
+) -> Model:
     """Open and verify a bundle for a device.
 
     Args:
         path: the bundle's folder.
         device: a profile of devices/ that fits this machine, or "cpu".
         expected_id: insist on this bundle: the first eight or more digits of its id.
+        arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
 
     Raises:
         BundleError: it is damaged, incomplete, or not the one expected.
         DeviceError: the device is not this machine.
+        UsageError: another arithmetic, or a8 for a bundle without weights of few bits.
     """
-    return Model(open_bundle(Path(path), expected_id), resolve_device(device))
+    bundle = open_bundle(Path(path), expected_id)
+    check_arithmetic(bundle, arithmetic)
+    return Model(bundle, resolve_device(device), arithmetic)
+
+
+def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic) -> None:
+    """Make sure that a bundle can be run with it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from edgetok.lowering import Arithmetic
+
+    if arithmetic not in get_args(Arithmetic):
+        raise UsageError(f"arithmetic {arithmetic!r}: accepted are {', '.join(get_args(Arithmetic))}")
+    if arithmetic == "a8" and not bundle.manifest.weights:
+        raise UsageError(
+            f"{bundle.path}: arithmetic a8 is for weights of few bits, and this bundle has none: "
+            "export it with --quantize, or run it with a32"
+        )
 
 
 class Model:
     """A bundle ready to run. Loads its graph when it first runs; a context manager, which closes it."""
 
-    def __init__(self, bundle: Bundle, device: Device):
-        self.bundle, self.device = bundle, device
+    def __init__(self, bundle: Bundle, device: Device, arithmetic: Arithmetic = "a32"):
+        self.bundle, self.device, self.arithmetic = bundle, device, arithmetic
         self._runtime: Runtime | None = None
 
     def __enter__(self) -> Model:
@@ -158,9 +188,10 @@ class Model:
             InputError: they do not fit.
         """
         if self._runtime is None:
-            from edgetok import runtimes
+            from edgetok import lowering, runtimes
 
-            runtime = runtimes.load("onnxruntime")(self.bundle.model_path, self.bundle.manifest.inputs)
+            graph = lowering.for_onnxruntime(self.bundle, self.arithmetic)
+            runtime = runtimes.load("onnxruntime")(graph, self.bundle.manifest.inputs)
             self._runtime = runtime.__enter__()
         return self._runtime.run(dict(feeds))
 
@@ -177,7 +208,7 @@ class Model:
             For each output its largest error, as a share of its largest value.
 
         Raises:
-            BundleError: an output is off by more than rounding.
+            BundleError: an output is off by more than rounding; by more than LEAST_A8_DB allow, with int8 activations.
         """
         import numpy as np
 
@@ -185,12 +216,19 @@ class Model:
         bound = TOLERANCE if self.bundle.manifest.recipe.dtype == "fp32" else 100 * TOLERANCE
         errors = {}
         for name, wanted in expected.items():
+            error = got[name].astype(np.float64) - wanted
             scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
-            errors[name] = float(np.abs(got[name].astype(np.float64) - wanted).max(initial=0)) / scale
-            if not errors[name] <= bound:
+            errors[name] = float(np.abs(error).max(initial=0)) / scale
+            accepted = errors[name] <= bound
+            if self.arithmetic == "a8":
+                accepted = bool(np.square(error).sum() <= 10 ** (-LEAST_A8_DB / 10) * np.square(wanted, dtype="d").sum())
+            if not accepted:
                 raise BundleError(
                     f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest "
                     f"value, at most {bound:g} is accepted; edgetok doctor says what is installed"
+                    if self.arithmetic == "a32"
+                    else f"{self.bundle.path}: with int8 activations output {name!r} is off by {errors[name]:.1e} of its "
+                    f"largest value, less than {LEAST_A8_DB:g} dB of it are right; run it with a32"
                 )
         return errors
 
@@ -209,6 +247,7 @@ def profile(
     out: str | Path | None = None,
     force: bool = False,
     effort: Effort | None = None,
+    arithmetic: Arithmetic = "a32",
     progress: Callable[[str, float], None] | None = None,
 ) -> ProfileReport:
     """Measure a bundle: latency, memory, time per block; against another one, or against its source, as a ratio.
@@ -220,6 +259,7 @@ def profile(
         out: a new folder for report.json, layers.csv and trace.json.
         force: write into a folder that exists.
         effort: how long it may take.
+        arithmetic: of the bundle, as `load` takes it; the other side's is a32.
         progress: told what is being done, and how far it is.
     """
     from edgetok import profiling, report
@@ -227,10 +267,11 @@ def profile(
 
     found = resolve_device(device)
     opened = open_bundle(Path(bundle))
+    check_arithmetic(opened, arithmetic)
     feeds = _first_sample(opened)
     with TemporaryDirectory(prefix="edgetok-") as folder:
         other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
-        sides = [side(opened, feeds), *([side(other, feeds)] if other else [])]
+        sides = [side(opened, feeds, arithmetic), *([side(other, feeds)] if other else [])]
         done = profiling.profile_model(
             *sides,
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
@@ -279,11 +320,13 @@ def resolve_device(name: str) -> Device:
     return resolve(name, devices.load_all())
 
 
-def side(bundle: Bundle, feeds: Arrays) -> Side:
+def side(bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32") -> Side:
     """A bundle as one side of a measurement."""
+    from edgetok.lowering import for_onnxruntime
     from edgetok.worker import Side
 
-    return Side(bundle.path.name, bundle.model_path, bundle.manifest.inputs, feeds, tokens=tokens_per_block(bundle))
+    graph = for_onnxruntime(bundle, arithmetic)
+    return Side(bundle.path.name, graph, bundle.manifest.inputs, feeds, tokens=tokens_per_block(bundle))
 
 
 def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:

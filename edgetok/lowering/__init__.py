@@ -1,0 +1,79 @@
+"""Forms of a graph that a runtime computes faster, or in less memory, than the canonical one; a rule per file.
+
+A rule takes one LutMatMul node and puts what the runtime knows in its place, or leaves it. Whatever no rule takes stays
+as it is: its body of standard operators gives the right numbers anywhere, at fp32's memory and speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgetok.bundle import Bundle
+
+Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
+
+
+def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
+    """The bundle's model.onnx as ONNX Runtime on a CPU runs it best, made once and kept in the cache."""
+    from edgetok import __version__, native
+    from edgetok.cache import cache_folder, made_once
+
+    if not bundle.manifest.weights:
+        return bundle.model_path
+    digest = native.digest() if native.library() is not None else None
+    name = f"onnxruntime-{arithmetic}-{digest[:8] if digest else 'stock'}"
+    folder = made_once(
+        cache_folder() / bundle.id[:16] / __version__ / name,
+        lambda folder: _write(bundle.model_path, folder, arithmetic, digest is not None),
+    )
+    return folder / "model.onnx"
+
+
+def _write(model: Path, folder: Path, arithmetic: Arithmetic, has_native: bool) -> None:
+    import onnx_ir as ir
+
+    from edgetok.serialize import write_model
+
+    graph = ir.load(model)
+    lower(graph, arithmetic, has_native)
+    write_model(graph, folder)
+
+
+def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[str]:
+    """Let each LutMatMul become what ONNX Runtime computes best, in place.
+
+    Args:
+        model: a bundle's graph.
+        arithmetic: "a32" or "a8".
+        has_native: whether edgetok's own kernels are there.
+
+    Returns:
+        How many became what: "native", "MatMulNBits", or "body" for those that stay.
+    """
+    from edgetok.lowbit.node import read
+    from edgetok.lowering import matmulnbits, native
+
+    forms: Counter[str] = Counter()
+    for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
+        weight = read(node)
+        if has_native and native.lower(model.graph, node, weight, arithmetic):
+            forms["native"] += 1
+        elif arithmetic == "a8" and matmulnbits.lower(model.graph, node, weight):
+            forms["MatMulNBits"] += 1
+        else:
+            forms["body"] += 1
+    model.opset_imports.update({node.domain: 1 for node in model.graph if node.domain})
+    _drop_unused(model)
+    return forms
+
+
+def _drop_unused(model: ir.Model) -> None:
+    from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedFunctionsPass()(model)
