@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgetok.bundle import Bundle
+    from edgetok.device import Device
 
 Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
+QUANTISERS = {"fp4": "nvfp4", "int4": "int4", "int8": "int8"}  # which makes weights of a device's precision
 
 
 def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
@@ -70,6 +72,43 @@ def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[
     model.opset_imports.update({node.domain: 1 for node in model.graph if node.domain})
     _drop_unused(model)
     return forms
+
+
+def for_tensorrt(model: ir.Model, device: Device) -> None:
+    """Let each LutMatMul become a DequantizeLinear that TensorRT keeps packed, and write out all functions, in place.
+
+    Args:
+        model: a bundle's graph.
+        device: the target, whose precisions decide.
+
+    Raises:
+        Refusal: a weight has no such form, or the device no such precision.
+    """
+    from onnx_ir.passes.common import InlinePass
+
+    from edgetok.errors import Refusal
+    from edgetok.lowbit.node import read
+    from edgetok.lowering import dequantize
+
+    known = [name for name in ("fp4", "int4", "int8") if name in device.precisions]
+    for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
+        weight = read(node)
+        form = dequantize.kind(weight)
+        if form not in known:
+            what = f"a weight of {weight.bits} bits that is no FP4 and no integer" if form is None else form
+            raise Refusal(
+                f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
+                node=node.name,
+                way_out="quantise with " + " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
+                if known
+                else "export it without --quantize",
+            )
+        dequantize.lower(model.graph, node, weight)
+        if form == "fp4":
+            model.ir_version = max(model.ir_version or 0, 11)
+    _drop_unused(model)
+    InlinePass()(model)
+    model.opset_imports.pop("edgetok", None)
 
 
 def _drop_unused(model: ir.Model) -> None:
