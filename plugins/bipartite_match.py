@@ -24,7 +24,7 @@ def BipartiteMatch(a, b, bias_a, bias_b):  # type: ignore[no-untyped-def]
     last = op.Constant(value_ints=[-1])
     scores = op.MatMul(a, op.Transpose(b, perm=[0, 2, 1])) + op.Unsqueeze(bias_b, op.Constant(value_ints=[1]))
     best = op.ReduceMax(scores, last, keepdims=0) + bias_a  # (B, A)
-    values, order = op.TopK(best, op.Shape(a, start=1, end=2), axis=1)
+    _values, order = op.TopK(best, op.Shape(a, start=1, end=2), axis=1)
     match = op.GatherElements(op.ArgMax(scores, axis=2, keepdims=0), order, axis=1)
     return order, match
 

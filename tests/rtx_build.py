@@ -1,6 +1,6 @@
 """Build an ONNX file with TensorRT-RTX, for one compute capability, without a GPU: `python rtx_build.py FILE SM86`.
 
-A process of its own, because what TensorRT does not like can crash it. Prints "built N bytes", or what stood in the way.
+A process of its own, because what TensorRT does not like can crash it. Prints "built N bytes", or what is in the way.
 """
 
 import sys

@@ -88,7 +88,9 @@ def test_a_gemm_keeps_its_bias() -> None:
 def test_layers_that_are_skipped() -> None:
     model = model_of(np.ones((4, 16), np.float32))
     for skip in ("mlp", "0", "attention/0"):
-        with pytest.raises(Refusal, match="nothing to quantise: 1 linear layers were found, and all of them are skipped"):
+        with pytest.raises(
+            Refusal, match="nothing to quantise: 1 linear layers were found, and all of them are skipped"
+        ):
             quantise(model, [quantiser.parse(f"nvfp4:skip={skip}")], None)
     assert len(quantise(model, [quantiser.parse("nvfp4:skip=head/1")], None)) == 1
 

@@ -110,8 +110,8 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), dtype=dtype, emit=emit, batch=batch, length=length, size=size,
-            min_cosine=min_cosine,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), dtype=dtype, emit=emit, batch=batch,
+            length=length, size=size, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
@@ -219,16 +219,17 @@ class Model:
             error = got[name].astype(np.float64) - wanted
             scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
             errors[name] = float(np.abs(error).max(initial=0)) / scale
-            accepted = errors[name] <= bound
             if self.arithmetic == "a8":
-                accepted = bool(np.square(error).sum() <= 10 ** (-LEAST_A8_DB / 10) * np.square(wanted, dtype="d").sum())
-            if not accepted:
+                noise, signal = float(np.square(error).sum()), float(np.square(wanted, dtype=np.float64).sum())
+                if not noise <= 10 ** (-LEAST_A8_DB / 10) * signal:
+                    raise BundleError(
+                        f"{self.bundle.path}: with int8 activations output {name!r} is off by {errors[name]:.1e} of "
+                        f"its largest value, less than {LEAST_A8_DB:g} dB over the noise: run it with a32"
+                    )
+            elif not errors[name] <= bound:
                 raise BundleError(
                     f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest "
                     f"value, at most {bound:g} is accepted; edgetok doctor says what is installed"
-                    if self.arithmetic == "a32"
-                    else f"{self.bundle.path}: with int8 activations output {name!r} is off by {errors[name]:.1e} of its "
-                    f"largest value, less than {LEAST_A8_DB:g} dB of it are right; run it with a32"
                 )
         return errors
 

@@ -56,7 +56,7 @@ def _stored(value: ir.Value | None) -> np.ndarray | None:
         inner = _stored(node.inputs[0])
         if inner is None or node.op_type == "Cast":
             return inner
-        return inner.transpose(g.attribute(node, "perm", None))  # type: ignore[arg-type]
+        return inner.transpose(g.attribute(node, "perm", None))  # type: ignore[call-overload]
     return g.constant_of(value)
 
 

@@ -45,7 +45,9 @@ def quantise(model: ir.Model, specs: Sequence[quantiser.Spec], run: Run | None) 
     asking = [linear for linear, spec in taken if quantiser.load(spec.name).needs_samples]
     if asking and run is None:
         names = ", ".join(dict.fromkeys(spec.name for _, spec in taken if quantiser.load(spec.name).needs_samples))
-        raise UsageError(f"{names} looks at what feeds the layers: give --samples DIR, files such as the model will see")
+        raise UsageError(
+            f"{names} looks at what feeds the layers: give --samples DIR, files such as the model will see"
+        )
     seen = activations(model, asking, run) if run is not None and asking else {}
     done = []
     for linear, spec in taken:

@@ -62,7 +62,7 @@ class Weight:
     @property
     def shape(self) -> tuple[int, int]:
         """(N, K)"""
-        return self.codes.shape  # type: ignore[return-value]
+        return self.codes.shape
 
     @cached_property
     def wide_scales(self) -> np.ndarray:

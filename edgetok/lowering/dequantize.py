@@ -1,8 +1,8 @@
 """Standard DequantizeLinear in front of a MatMul: TensorRT's spelling of weights of few bits, and ONNX's own.
 
-FLOAT4E2M1 with block scales; NVFP4's E4M3 scales are dequantised by the global scale first, as in NVIDIA's Model Optimizer
-(onnx/export/nvfp4_exporter.py). Integers of up to 4 bits as INT4, of 8 as INT8, symmetric: TensorRT takes no zero points.
-NF4, learnt codebooks and several planes have no such spelling.
+FLOAT4E2M1 with block scales; NVFP4's E4M3 scales are dequantised by the global scale first, as in NVIDIA's Model
+Optimizer (onnx/export/nvfp4_exporter.py). Integers of up to 4 bits as INT4, of 8 as INT8, symmetric: TensorRT takes no
+zero points. NF4, learnt codebooks and several planes have no such spelling.
 
 onnxruntime's CPU provider runs the integer forms but no FLOAT4E2M1; ONNX's reference evaluator runs all of them, and is
 what the FP4 form is tested with. FLOAT4E2M1 needs IR version 11.
@@ -33,7 +33,7 @@ def kind(weight: Weight) -> Kind | None:
     levels = whole_steps(weight.codebook)
     if levels is None:
         return None
-    return "int4" if -8 <= levels[0].min() and levels[0].max() <= 7 else "int8"
+    return "int4" if levels[0].min() >= -8 and levels[0].max() <= 7 else "int8"
 
 
 def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
