@@ -95,7 +95,7 @@ def for_tensorrt(model: ir.Model, device: Device) -> None:
         weight = read(node)
         form = dequantize.kind(weight)
         if form not in known:
-            what = f"a weight of {weight.bits} bits that is no FP4 and no integer" if form is None else form
+            what = f"weight of {weight.bits} bits that is neither FP4 nor integers" if form is None else form
             raise Refusal(
                 f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
                 node=node.name,
