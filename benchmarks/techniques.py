@@ -85,19 +85,12 @@ class Bench:
         import onnx_ir as ir
 
         from edgetok import technique
+        from edgetok.api.samples import OnSamples
         from edgetok.transform import transform
 
         model = ir.load(self.folder / "captured" / "model.onnx")
         asked = [technique.parse(spec) for spec in specs]
-        return transform(model, asked, dtype="fp32", emit="full", run=self.on_samples)
-
-    def on_samples(self, model: Any) -> dict[str, np.ndarray]:
-        """What a graph gives for the photographs, for techniques that find their counts on them."""
-        from edgetok.api.verbs import run_graph
-        from edgetok.plugins import add_functions
-
-        add_functions(model)
-        return run_graph(model, self.inputs, self.feeds)
+        return transform(model, asked, dtype="fp32", emit="full", run=OnSamples(self.inputs, self.feeds, {}))
 
     def worker(self, label: str, specs: list[str], free: bool = False) -> Any:
         """A process that holds a reduced encoder."""

@@ -25,6 +25,7 @@ def split(text: str, example: str) -> tuple[str, dict[str, str]]:
         key, equals, value = item.partition("=")
         if not equals or not value:
             raise UsageError(f"{text!r}: {item!r} is no option; write key=value, as in '{name}:{example}'")
+        key = key.replace("-", "_")
         if key in given:
             raise UsageError(f"{text!r}: {key!r} is given twice")
         given[key] = value

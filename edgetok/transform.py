@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgetok.lowbit import quantiser
+    from edgetok.lowbit.quantiser import Measure
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
 
@@ -54,6 +55,7 @@ def transform(
     emit: str,
     run: Run | None = None,
     quantize: Sequence[quantiser.Spec] = (),
+    measure: Measure | None = None,
 ) -> Transformed:
     """Type a captured graph, reduce its tokens, and quantise its weights, in place.
 
@@ -65,6 +67,7 @@ def transform(
         run: runs a graph on samples, for techniques that find their counts on them and quantisers that look at
             activations; without it the schedule stands.
         quantize: the quantisers, and which layers each takes.
+        measure: holds a graph's outputs to the original's, for quantisers that choose by it.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -95,7 +98,7 @@ def transform(
     if quantize:
         from edgetok.lowbit.quantise import quantise
 
-        weights = quantise(model, quantize, run)
+        weights = quantise(model, quantize, run, measure)
         _tidy(model)
     token_map = view.token_map if view else None
     return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, tuple(notes))

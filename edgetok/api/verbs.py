@@ -14,12 +14,10 @@ from edgetok.manifest import Dtype, Emit
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx_ir as ir
 
     from edgetok.comparison import Comparison
     from edgetok.device import Device
     from edgetok.lowering import Arithmetic
-    from edgetok.model import TensorSpec
     from edgetok.profiling import Effort
     from edgetok.report import ProfileReport
     from edgetok.runtimes import Runtime
@@ -68,6 +66,7 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
+    from edgetok.api.samples import OnSamples, run_graph
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
@@ -93,11 +92,16 @@ def export(
     check_exact(run_graph(captured.model, captured.inputs, feeds), original)
     say("transforming")
 
-    def on_samples(model: ir.Model) -> Arrays:
-        add_functions(model)
-        return run_graph(model, captured.inputs, feeds)
-
-    done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples, quantize=formats)
+    on_samples = OnSamples(captured.inputs, feeds, original)
+    done = transform(
+        captured.model,
+        specs,
+        dtype=dtype,
+        emit=emit,
+        run=on_samples,
+        quantize=formats,
+        measure=on_samples.measure,
+    )
     add_functions(captured.model)
     say("comparing with the original")
     expected = run_graph(captured.model, captured.inputs, feeds)
@@ -372,17 +376,6 @@ def _open_or_export(
         size=recipe.size,
         progress=(lambda text: progress(f"{against}: {text}", 0.0)) if progress else None,
     )
-
-
-def run_graph(model: ir.Model, inputs: tuple[TensorSpec, ...], feeds: Arrays) -> Arrays:
-    """Run a graph as it stands on onnxruntime."""
-    from edgetok import runtimes
-    from edgetok.serialize import write_model
-
-    with TemporaryDirectory(prefix="edgetok-") as folder:
-        write_model(model, Path(folder))
-        with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
-            return runtime.run(feeds)
 
 
 def _machine() -> str:

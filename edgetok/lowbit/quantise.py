@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -12,17 +12,23 @@ from edgetok.errors import Refusal, UsageError
 from edgetok.lowbit import quantiser
 from edgetok.lowbit.linear import Linear, activations, find_linears
 from edgetok.lowbit.node import replace
+from edgetok.lowbit.quantiser import Activations, Measure
 from edgetok.lowbit.weight import Weight
 from edgetok.manifest import LowBit
 
+Taken = tuple[Linear, quantiser.Spec]  # a layer, and what quantises it
 
-def quantise(model: ir.Model, specs: Sequence[quantiser.Spec], run: Run | None) -> tuple[LowBit, ...]:
+
+def quantise(
+    model: ir.Model, specs: Sequence[quantiser.Spec], run: Run | None, measure: Measure | None = None
+) -> tuple[LowBit, ...]:
     """Quantise the weights of linear layers, in place.
 
     Args:
         model: the graph.
         specs: which quantiser for which layers; where two take the same layer, the first has it.
         run: runs a graph on samples, for quantisers that look at activations; None where there are no samples.
+        measure: holds a graph's outputs to the original's, for `auto`.
 
     Returns:
         What was done to which layer.
@@ -42,19 +48,39 @@ def quantise(model: ir.Model, specs: Sequence[quantiser.Spec], run: Run | None) 
         )
     for linear, _ in taken:
         check_finite(linear)
-    asking = [linear for linear, spec in taken if quantiser.load(spec.name).needs_samples]
-    if asking and run is None:
-        names = ", ".join(dict.fromkeys(spec.name for _, spec in taken if quantiser.load(spec.name).needs_samples))
-        raise UsageError(
-            f"{names} looks at what feeds the layers: give --samples DIR, files such as the model will see"
-        )
-    seen = activations(model, asking, run) if run is not None and asking else {}
+    seen = _seen(model, taken, run)
     done = []
-    for linear, spec in taken:
-        weight = quantiser.load(spec.name).quantise(linear.matrix, seen.get(linear.name), spec.config)
+    for linear, spec in _resolved(model, taken, seen, measure):
+        weight = spec.weight(linear.matrix, seen.get(linear.name))
         replace(model.graph, linear, weight)
         done.append(_entry(linear, spec, weight))
     return tuple(done)
+
+
+def _seen(model: ir.Model, taken: Sequence[Taken], run: Run | None) -> dict[str, Activations]:
+    """What feeds the layers whose quantiser asks for it."""
+    asking = [(linear, spec) for linear, spec in taken if spec.quantiser.needs_samples]
+    if asking and run is None:
+        names = ", ".join(dict.fromkeys(spec.name for _, spec in asking))
+        raise UsageError(f"{names} looks at what feeds the layers: give --samples DIR, with files for the model")
+    return activations(model, [linear for linear, _ in asking], run) if run is not None and asking else {}
+
+
+def _resolved(
+    model: ir.Model, taken: Sequence[Taken], seen: Mapping[str, Activations], measure: Measure | None
+) -> list[Taken]:
+    """The layers with their formats, those of `auto` by measurement."""
+    result: list[Taken] = []
+    for spec in dict.fromkeys(spec for _, spec in taken):
+        linears = [linear for linear, given in taken if given == spec]
+        if spec.quantiser.choose is None:
+            result += [(linear, spec) for linear in linears]
+            continue
+        if measure is None:
+            raise UsageError(f"{spec.name} measures the model: give --samples DIR, with files for the model")
+        formats = spec.quantiser.choose(model, linears, spec.config, seen, measure)
+        result += [(linear, formats[linear.name]) for linear in linears if linear.name in formats]
+    return result
 
 
 def check_finite(linear: Linear) -> None:

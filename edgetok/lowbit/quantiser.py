@@ -5,19 +5,28 @@ A quantiser is a file in exporters/quantisers/, found by its name, that ends wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetok import options
 from edgetok.errors import UnknownName
 from edgetok.lowbit.weight import Weight
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgetok.lowbit.linear import Linear
+
+# (graph, trials of weights (K, N) by `NAME.weight` of the layer) -> for each trial the least cosine of the outputs with
+# the original's.
+Measure = Callable[["ir.Model", Iterable[Mapping[str, np.ndarray]]], Iterator[float]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Activations:
 
 @dataclass(frozen=True)
 class Quantiser:
-    """One way of making weights of few bits.
+    """One way of making weights of few bits: by itself, or by choosing others for each layer.
 
     Attributes:
         summary: one line for `edgetok quantisers`.
@@ -46,6 +55,8 @@ class Quantiser:
         examples: specs that every test runs; the first explains the quantiser.
         config: a frozen dataclass with the quantiser's own options.
         quantise: (matrix (N, K) fp32, activations or None, config) -> Weight; finite weights only, any N and K.
+        choose: (graph, layers, config, what feeds them, measure) -> {name of a layer: spec}, in place of `quantise`;
+            layers that are not named stay as they are.
         needs_samples: whether it looks at activations.
     """
 
@@ -53,7 +64,10 @@ class Quantiser:
     paper: str
     examples: tuple[str, ...]
     config: type
-    quantise: Callable[[np.ndarray, Activations | None, Any], Weight]
+    quantise: Callable[[np.ndarray, Activations | None, Any], Weight] | None = None
+    choose: Callable[[ir.Model, Sequence[Linear], Any, Mapping[str, Activations], Measure], dict[str, Spec]] | None = (
+        None
+    )
     needs_samples: bool = False
 
 
@@ -87,6 +101,16 @@ class Spec:
     name: str
     where: Where
     config: Any
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """The quantiser of its name."""
+        return load(self.name)
+
+    def weight(self, matrix: np.ndarray, activations: Activations | None) -> Weight:
+        """Quantise a matrix (N, K) fp32."""
+        assert self.quantiser.quantise is not None
+        return self.quantiser.quantise(matrix, activations, self.config)
 
     def __str__(self) -> str:
         """The canonical spelling, which goes into the manifest."""
