@@ -45,13 +45,12 @@ class Subject:
     def row(self, spec: str) -> str:
         """A line of the table."""
         from edgetok.lowbit import quantiser
+        from edgetok.lowbit.quantise import FewBits
         from edgetok.transform import transform
 
         model = self.captured.model.clone()
-        done = transform(
-            model, [], dtype="fp32", emit="full", run=self.calibrate, quantize=[quantiser.parse(spec)],
-            measure=self.calibrate.measure,
-        )  # fmt: skip
+        few_bits = FewBits([quantiser.parse(spec)], None, self.calibrate, self.calibrate.measure)
+        done = transform(model, [], dtype="fp32", emit="full", few_bits=few_bits)
         count = sum(prod(each.shape) for each in done.weights)
         bits = sum(prod(each.shape) * each.bits_per_weight for each in done.weights) / count
         weights = [each.sqnr_db for each in done.weights if each.sqnr_db is not None]

@@ -145,6 +145,14 @@ def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str 
     return value
 
 
+def named(value: ir.Value, name: str) -> ir.Value:
+    """The value, with its node's name written down."""
+    producer = value.producer()
+    assert producer is not None
+    producer.name = name
+    return value
+
+
 def take_place(old: ir.Value, new: ir.Value) -> None:
     """Let all readers of the old value read the new one, which takes its description too; also as a graph output."""
     new.shape, new.type = old.shape, old.type

@@ -54,6 +54,7 @@ class Recipe(_Part):
 
     reduce: tuple[str, ...] = ()
     quantize: tuple[str, ...] = ()
+    activations: str | None = None
     dtype: Dtype = "fp32"
     emit: Emit = "full"
     batch: int | None = None

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-    from edgetok.lowbit import quantiser
-    from edgetok.lowbit.quantiser import Measure
+    from edgetok.lowbit.quantise import FewBits
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
 
@@ -54,8 +53,7 @@ def transform(
     dtype: str,
     emit: str,
     run: Run | None = None,
-    quantize: Sequence[quantiser.Spec] = (),
-    measure: Measure | None = None,
+    few_bits: FewBits | None = None,
 ) -> Transformed:
     """Type a captured graph, reduce its tokens, and quantise its weights, in place.
 
@@ -64,10 +62,8 @@ def transform(
         specs: the techniques, with how many tokens go where.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" or "reduced" tokens at the outputs.
-        run: runs a graph on samples, for techniques that find their counts on them and quantisers that look at
-            activations; without it the schedule stands.
-        quantize: the quantisers, and which layers each takes.
-        measure: holds a graph's outputs to the original's, for quantisers that choose by it.
+        run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
+        few_bits: which weights and activations get few bits.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -95,10 +91,8 @@ def transform(
     _tidy(model)
     name_nodes(model, view)
     weights: tuple[LowBit, ...] = ()
-    if quantize:
-        from edgetok.lowbit.quantise import quantise
-
-        weights = quantise(model, quantize, run, measure)
+    if few_bits is not None:
+        weights = few_bits.apply(model)
         _tidy(model)
     token_map = view.token_map if view else None
     return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, tuple(notes))

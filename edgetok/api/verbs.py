@@ -35,6 +35,7 @@ def export(
     out: str | Path,
     reduce: Sequence[str] = (),
     quantize: Sequence[str] = (),
+    activations: str | None = None,
     dtype: Dtype = "fp32",
     emit: Emit = "full",
     batch: int | None = None,
@@ -52,6 +53,7 @@ def export(
         out: the bundle's folder.
         reduce: techniques, as in "tome:r=16,layers=2-11".
         quantize: quantisers, as in "nvfp4" or "lut:bits=3,skip=head"; a layer goes to the first that takes it.
+        activations: "int8" or "fp8": what feeds products is rounded in the graph, as in "int8:skip=head".
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
         batch: fixed batch size; None leaves it dynamic.
@@ -70,7 +72,9 @@ def export(
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
+    from edgetok.lowbit import activations as lowbit_activations
     from edgetok.lowbit import quantiser
+    from edgetok.lowbit.quantise import FewBits
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
     from edgetok.transform import aligned, sample_inputs, transform
@@ -81,6 +85,7 @@ def export(
             raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
     formats = [quantiser.parse(text) for text in quantize]
+    rounded = None if activations is None else lowbit_activations.parse(activations)
     check_output(Path(out), force)
     say(f"capturing {source}")
     captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
@@ -99,8 +104,7 @@ def export(
         dtype=dtype,
         emit=emit,
         run=on_samples,
-        quantize=formats,
-        measure=on_samples.measure,
+        few_bits=FewBits(formats, rounded, *((on_samples, on_samples.measure) if samples else ())),
     )
     add_functions(captured.model)
     say("comparing with the original")
@@ -114,8 +118,9 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), dtype=dtype, emit=emit, batch=batch,
-            length=length, size=size, min_cosine=min_cosine,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)),
+            activations=None if rounded is None else str(rounded), dtype=dtype, emit=emit, batch=batch, length=length,
+            size=size, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,

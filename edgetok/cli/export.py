@@ -31,6 +31,9 @@ def command(
         list[str] | None,
         typer.Option("--quantize", metavar="SPEC", help="As in nvfp4 or lut:bits=3,skip=head. May be repeated."),
     ] = None,
+    activations: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="int8 or fp8, rounded in the graph: int8:skip=head.")
+    ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
     emit: Annotated[
         str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")
@@ -63,6 +66,7 @@ def command(
             out=out,
             reduce=reduce or (),
             quantize=quantize or (),
+            activations=activations,
             dtype=dtype,  # type: ignore[arg-type]  # api says what is accepted
             emit=emit,  # type: ignore[arg-type]
             batch=batch,

@@ -60,17 +60,17 @@ def _stored(value: ir.Value | None) -> np.ndarray | None:
     return g.constant_of(value)
 
 
-def activations(model: ir.Model, linears: Sequence[Linear], run: Run) -> dict[str, Activations]:
-    """{name of a linear layer: what the samples feed it}.
+def activations(model: ir.Model, values: Sequence[ir.Value], run: Run) -> dict[ir.Value, Activations]:
+    """{value: its rows on the samples}.
 
     Args:
         model: the graph, which stays as it is.
-        linears: of its linear layers.
+        values: (..., K) of it.
         run: runs a graph on the samples.
     """
     places = {node: place for place, node in enumerate(model.graph)}
     found: dict[ir.Value, Activations] = {}
-    wanted = list(dict.fromkeys(linear.input for linear in linears))
+    wanted = list(dict.fromkeys(values))
     for start in range(0, len(wanted), TOGETHER):
         part = wanted[start : start + TOGETHER]
         copy = model.clone()
@@ -83,8 +83,7 @@ def activations(model: ir.Model, linears: Sequence[Linear], run: Run) -> dict[st
                 if producer is None
                 else nodes[places[producer]].outputs[producer.outputs.index(value)]
             )
-            op = g.Emitter(copy.graph)
-            output = op.Cast(same, to=ir.DataType.FLOAT)
+            output = g.Emitter(copy.graph).Cast(same, to=ir.DataType.FLOAT)
             output.name = f"activation_{number}"
             copy.graph.outputs.append(g.typed(output, ir.DataType.FLOAT, list(value.shape or ())))
         arrays = run(copy)
@@ -92,4 +91,4 @@ def activations(model: ir.Model, linears: Sequence[Linear], run: Run) -> dict[st
             rows = arrays[f"activation_{number}"]
             rows = rows.reshape(-1, rows.shape[-1])
             found[value] = Activations(rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(int)])
-    return {linear.name: found[linear.input] for linear in linears}
+    return found

@@ -28,15 +28,13 @@ def replace(graph: ir.Graph, linear: Linear, weight: Weight) -> None:
         linear.input, _named(graph, packed, f"{stem}.codes"), table, scales, domain="edgetok", bits=weight.bits,
         inner=inputs,
     )  # fmt: skip
-    producer = new.producer()
-    assert producer is not None
-    producer.name = stem
+    g.named(new, stem)
     if old.op_type == "Gemm" and len(old.inputs) > 2 and old.inputs[2] is not None:
         g.typed(new, old.outputs[0].dtype, list(old.outputs[0].shape or ()))
         bias = g.constant_of(old.inputs[2])
         beta = float(g.attribute(old, "beta", 1.0))  # type: ignore[arg-type]
         new = op.Add(new, old.inputs[2] if bias is None else (bias * np.float32(beta)).astype(bias.dtype))
-        new.producer().name = f"{linear.name}.bias"  # type: ignore[union-attr]
+        g.named(new, f"{linear.name}.bias")
     g.take_place(old.outputs[0], new)
     graph.remove(old, safe=True)
 

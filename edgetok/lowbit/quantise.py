@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from edgetok.calibration import Run
 from edgetok.errors import Refusal, UsageError
+from edgetok.lowbit import activations as activation
 from edgetok.lowbit import quantiser
 from edgetok.lowbit.linear import Linear, activations, find_linears
 from edgetok.lowbit.node import replace
@@ -17,6 +19,33 @@ from edgetok.lowbit.weight import Weight
 from edgetok.manifest import LowBit
 
 Taken = tuple[Linear, quantiser.Spec]  # a layer, and what quantises it
+
+
+@dataclass(frozen=True)
+class FewBits:
+    """What is to get few bits, and by which samples.
+
+    Attributes:
+        weights: which quantiser for which layers; where two take the same layer, the first has it.
+        activations: of eight bits, in front of which products; None leaves them.
+        run: runs a graph on the user's samples; None where there are none.
+        measure: holds a graph's outputs on the samples to the original's.
+    """
+
+    weights: Sequence[quantiser.Spec] = ()
+    activations: activation.Spec | None = None
+    run: Run | None = None
+    measure: Measure | None = None
+
+    def apply(self, model: ir.Model) -> tuple[LowBit, ...]:
+        """Round activations and quantise weights, in place, in a graph whose nodes are named.
+
+        Returns:
+            What was done to which weight.
+        """
+        if self.activations is not None:
+            activation.round_activations(model, self.activations, self.run)
+        return quantise(model, self.weights, self.run, self.measure) if self.weights else ()
 
 
 def quantise(
@@ -63,7 +92,10 @@ def _seen(model: ir.Model, taken: Sequence[Taken], run: Run | None) -> dict[str,
     if asking and run is None:
         names = ", ".join(dict.fromkeys(spec.name for _, spec in asking))
         raise UsageError(f"{names} looks at what feeds the layers: give --samples DIR, with files for the model")
-    return activations(model, [linear for linear, _ in asking], run) if run is not None and asking else {}
+    if run is None or not asking:
+        return {}
+    found = activations(model, [linear.input for linear, _ in asking], run)
+    return {linear.name: found[linear.input] for linear, _ in asking}
 
 
 def _resolved(

@@ -52,11 +52,8 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
         integers, step = levels
         codes = integers.astype(np.int8)[weight.codes].astype(ml_dtypes.int4 if form == "int4" else np.int8)
     matrix = _dequantised(op, weight, codes, step, x.dtype)
-    nodes = [matrix, turned := op.Transpose(matrix, perm=[1, 0]), new := op.MatMul(x, turned)]
-    for value in nodes:
-        producer = value.producer()
-        assert producer is not None
-        producer.name = f"{node.name}.{producer.op_type}"
+    turned = op.Transpose(g.named(matrix, f"{node.name}.DequantizeLinear"), perm=[1, 0])
+    new = g.named(op.MatMul(x, g.named(turned, f"{node.name}.Transpose")), f"{node.name}.MatMul")
     g.take_place(node.outputs[0], new)
     graph.remove(node, safe=True)
     return True

@@ -37,7 +37,7 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
         node.inputs[0], pack(codes, bits).reshape(outputs, blocks, block * bits // 8), scales, domain="com.microsoft",
         K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4,
     )  # fmt: skip
-    new.producer().name = node.name
+    g.named(new, node.name or "")
     g.take_place(node.outputs[0], new)
     graph.remove(node, safe=True)
     return True

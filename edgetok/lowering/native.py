@@ -36,7 +36,7 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight, arithmetic: Arithmetic
         *node.inputs[:3], scales, domain=DOMAIN, bits=weight.bits, inner=weight.shape[1],
         alpha=float(weight.global_scale), mode=arithmetic,
     )  # fmt: skip
-    new.producer().name = node.name
+    g.named(new, node.name or "")
     g.take_place(node.outputs[0], new)
     graph.remove(node, safe=True)
     return True
