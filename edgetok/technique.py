@@ -44,6 +44,8 @@ class Selection(Generic[T]):
         ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
             softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
             only where tokens are merged, none dropped, at the start of a block.
+        kept: (1,) int64: how many stay, in the graph form of a dynamic technique, which drops none; else None, as the
+            count of those that go says it.
     """
 
     order: T
@@ -54,6 +56,7 @@ class Selection(Generic[T]):
     share: T | None = None
     proportional: bool = True
     ahead: bool = False
+    kept: T | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class State:
         source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
         project: what these make of such a stream.
         crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
+        turn: how many blocks reduced before this one.
     """
 
     hidden: torch.Tensor
@@ -94,6 +98,7 @@ class State:
     source: torch.Tensor | None = None
     project: Callable[[torch.Tensor], torch.Tensor] | None = None
     crops: int = 1
+    turn: int = 0
 
     @property
     def scores(self) -> torch.Tensor:
@@ -168,6 +173,7 @@ class Technique:
         across: config -> how many pictures share the tokens that are left; the batch is these: a thumbnail and its
             crops, or the frames of a video.
         calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
+        dynamic: config -> whether the run says how many tokens go, and the count is the most that may.
     """
 
     summary: str
@@ -184,6 +190,7 @@ class Technique:
     at_most: float = 0.5
     across: Callable[[Any], int] | None = None
     calibration: Calibration | None = None
+    dynamic: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,10 +200,12 @@ class Calibration:
     Attributes:
         scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
         counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+        settle: of a dynamic technique: the same -> {block: the most that may go}, and the config with what was found.
     """
 
     scores: Callable[[Site, Any], ir.Value | None]
     counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
+    settle: Callable[[dict[int, np.ndarray], dict[int, int], Any], tuple[dict[int, int], Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +229,9 @@ class Plan:
         name: of the technique.
         technique: what chooses the tokens.
         config: its options.
-        counts: {block: how many tokens go}.
+        counts: {block: how many tokens go; the most that may, of a dynamic technique}.
         behind: how many tokens of a picture go behind the encoder.
+        mean: {block: how many tokens of the samples go on average} of a dynamic technique; None where none were run.
     """
 
     name: str
@@ -229,6 +239,12 @@ class Plan:
     config: Any
     counts: dict[int, int]
     behind: int = 0
+    mean: dict[int, int] | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the run says how many tokens go."""
+        return self.technique.dynamic is not None and self.technique.dynamic(self.config)
 
     @property
     def crops(self) -> int:

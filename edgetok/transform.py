@@ -102,11 +102,16 @@ def _plans(
         plan = technique.Plan(spec.name, chosen, spec.config, counts)
         if chosen.calibration is not None and run is not None:
             plan = calibrated(view.model, plans, plan, tokens - view.prefix, run)
-            notes.append(f"{spec.name}: on the samples {_listed(plan.counts)}, scheduled were {_listed(counts)}")
-        for block, count in plan.counts.items():
+            found = plan.mean or plan.counts
+            notes.append(f"{spec.name}: on the samples {_listed(found)}, scheduled were {_listed(counts)}")
+        for block, count in (plan.mean or plan.counts).items():
             if any(block in plan.counts for plan in plans):
                 raise UsageError(f"two techniques reduce block {block}: give them different layers=")
-            steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
+            steps.append(
+                Step(
+                    block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count, dynamic=plan.dynamic
+                )
+            )  # fmt: skip
             tokens -= count
         plans.append(plan)
     acting = [block for plan in plans for block in plan.counts]

@@ -79,7 +79,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
             for rows, sign in ((a, 1), (b, -1))
         ]
     rows_of = [op.GatherND(unit, op.Unsqueeze(rows, np.array([-1])), batch_dims=1) for rows in (a, b)]
-    order, match = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=2)
+    order, match, _ = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=3)
     a = op.GatherElements(a, order, axis=1)  # the best matched first
     unmerged = [site.part(a, r), site.part(ranked, mergeable)]  # the second is empty where all are mergeable
     stay = op.Concat(unmerged[0] if mergeable == free else unmerged[1], b, axis=1)

@@ -120,12 +120,14 @@ def compare(
     """
     got, choices = reduced.run(feeds)
     technique, config = load(reduced.spec.name), reduced.spec.config
-    for choice, count in zip(choices, reduced.plan.values(), strict=True):
+    dynamic = Plan(reduced.spec.name, technique, config, {}).dynamic
+    for choice, most in zip(choices, reduced.plan.values(), strict=True):
         order, destination = choice.order, choice.destination
+        count = destination.shape[1] if dynamic else most
         kept = order.shape[1] - count
         assert (order.sort(dim=1).values == torch.arange(order.shape[1])).all(), "a token is chosen twice"
         if destination is not None:
-            assert destination.shape[1] == count, f"{destination.shape[1]} tokens go, not {count}"
+            assert destination.shape[1] == count <= most, f"{destination.shape[1]} tokens go, not {count}"
             prefix = 0 if technique.where == "output" else hooks.PREFIX.get(family, 0)  # an output may lack it
             assert ((destination >= prefix) & (destination < kept)).all(), "a destination that is none"
     exact, single = (Reference(family, technique, config, reduced.plan, forced=choices) for _ in range(2))

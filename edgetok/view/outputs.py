@@ -72,7 +72,7 @@ def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> TokenMap | None
         graph.outputs.append(value)
     return TokenMap(
         tokens=g.static_shape(extra["token_rows"])[1],  # type: ignore[index,arg-type]
-        kept=stage.tokens - cut,
+        kept=stage.tokens - cut if isinstance(stage.tokens, int) else None,
         outputs=tuple(value.name or "" for value in given),
         rows="token_rows",
         sizes="token_size" if "token_size" in extra else None,
