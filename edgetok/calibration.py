@@ -49,8 +49,8 @@ def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, free: int, r
 
 def _fixed(plan: Plan, counts: Mapping[int, int]) -> Plan:
     """The plan with these counts, in every sample."""
-    technique = replace(plan.technique, dynamic=None)
-    return replace(plan, technique=technique, counts={block: count for block, count in counts.items() if count})
+    config = replace(plan.config, dynamic=False) if plan.dynamic else plan.config
+    return replace(plan, config=config, counts={block: count for block, count in counts.items() if count})
 
 
 def possible(counts: Mapping[int, int], free: int, at_most: float) -> dict[int, int]:

@@ -160,7 +160,8 @@ class Technique:
         paper: title, link and section.
         examples: specs that every test runs, on models of 4 blocks and 24 tokens or more; the first explains the
             technique.
-        config: a frozen dataclass with the technique's own options.
+        config: a frozen dataclass with the technique's own options. One named `dynamic` says that the graph finds how
+            many tokens go as it runs, and that the count is the most that may.
         select: the graph form; (site, config) -> Selection.
         reference: the same in plain PyTorch; (state, count of tokens that go, config) -> Selection.
         where: the tokens it reduces: "block": between the attention and the MLP of a block; "start": in front of a
@@ -173,7 +174,6 @@ class Technique:
         across: config -> how many pictures share the tokens that are left; the batch is these: a thumbnail and its
             crops, or the frames of a video.
         calibration: how an export finds on its samples how many tokens go in each block; None where the schedule says.
-        dynamic: config -> whether the run says how many tokens go, and the count is the most that may.
     """
 
     summary: str
@@ -190,7 +190,6 @@ class Technique:
     at_most: float = 0.5
     across: Callable[[Any], int] | None = None
     calibration: Calibration | None = None
-    dynamic: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -243,8 +242,13 @@ class Plan:
 
     @property
     def dynamic(self) -> bool:
-        """Whether the run says how many tokens go."""
-        return self.technique.dynamic is not None and self.technique.dynamic(self.config)
+        """Whether the graph finds how many tokens go as it runs."""
+        return getattr(self.config, "dynamic", False)
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """{block: how many tokens go}, on average where that differs."""
+        return self.counts if self.mean is None else self.mean
 
     @property
     def crops(self) -> int:
@@ -268,8 +272,8 @@ class Spec:
 
     def __str__(self) -> str:
         """The canonical spelling, which goes into the manifest."""
-        options = self.schedule.options() + _options(self.config)
-        return self.name + (":" + ",".join(options) if options else "")
+        given = self.schedule.options() + options(self.config)
+        return self.name + (":" + ",".join(given) if given else "")
 
 
 def names() -> list[str]:
@@ -337,7 +341,7 @@ def _typed(config: type, key: str, text: str) -> object:
         raise UsageError(f"option {key}={text!r}: accepted is of type {kind}, such as {default}") from None
 
 
-def _options(config: Any) -> list[str]:
+def options(config: Any) -> list[str]:
     """The options of a config that differ from their defaults."""
     pairs = [(f.name, getattr(config, f.name), f.default) for f in dataclasses.fields(config)]
     return [f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v, default in pairs if v != default]

@@ -194,5 +194,4 @@ TECHNIQUE = Technique(
     select=select,
     reference=reference,
     calibration=Calibration(scores, counts, settle),
-    dynamic=lambda config: config.dynamic,
 )

@@ -199,12 +199,13 @@ def check_weights(got: Choice, wanted: Choice, plain: Choice) -> None:
 
 
 def fate(choice: Choice, count: int) -> torch.Tensor:
-    """(B, N + kept): the token that each one ends in (-1: none), and the tokens that stay in their order."""
+    """(B, 2 N): the token that each one ends in (-1: none), and the tokens that stay in their order."""
     order, destination = choice.order, choice.destination
+    count = count if destination is None else destination.shape[1]
     stay = order[:, : order.shape[1] - count]
     gone = torch.full((len(order), count), -1) if destination is None else stay.gather(1, destination)
     ends = torch.empty_like(order).scatter_(1, order, torch.cat([stay, gone], dim=1))
-    return torch.cat([ends, stay], dim=1)
+    return torch.cat([ends, torch.nn.functional.pad(stay, (0, count), value=-1)], dim=1)
 
 
 def check_values(

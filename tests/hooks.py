@@ -274,7 +274,7 @@ def apply(choice: Choice, hidden: torch.Tensor, size: torch.Tensor, kept: int) -
     order, into = choice.order, choice.destination
     assert into is not None
     merged = into.shape[1] - choice.dropped
-    if merged == 0:
+    if choice.dropped and merged == 0:
         stay = order[:, :kept, None]
         return hidden.gather(1, stay.expand(-1, -1, hidden.shape[2])), size.gather(1, stay)
     order, into = order[:, : kept + merged], into[:, :merged]

@@ -94,7 +94,7 @@ def behind(op: g.Emitter, value: ir.Value, cut: int) -> ir.Value:
         return value
     dims = list(value.shape or ())
     part = op.Slice(value, np.array([cut]), np.array([g.LAST]), np.array([1]))
-    return g.typed(part, value.dtype, [dims[0], dims[1] - cut, *dims[2:]])
+    return g.typed(part, value.dtype, [dims[0], g.without(dims[1], cut), *dims[2:]])
 
 
 def now(value: ir.Value) -> ir.Value:

@@ -65,5 +65,5 @@ def _rows(op: g.Emitter, table: Table, stage: Stage) -> ir.Value:
         if axis > 1:
             found = op.Transpose(found, perm=[axis - 1, *range(axis - 1), *range(axis, rank)])
         shape = ["batch", *shared]
-    shape[axis] = stage.tokens - table.cut
+    shape[axis] = g.without(stage.tokens, table.cut)
     return g.typed(found, value.dtype, shape)

@@ -14,6 +14,7 @@ from edgetok.errors import Refusal
 from edgetok.view.attention import AttentionMap
 
 EPSILON = 1e-24  # of a mean square
+Number = int | np.ndarray | ir.Value  # the last two (1,) int64
 
 
 @dataclass
@@ -134,7 +135,7 @@ class Site:
         _, index = self.op.TopK(score, np.array([count]), axis=1, largest=int(not ascending), outputs=2)
         return index
 
-    def in_order(self, index: ir.Value, count: int | ir.Value) -> ir.Value:
+    def in_order(self, index: ir.Value, count: Number) -> ir.Value:
         """(B, count) int64, ascending. Sorted as fp32, which is exact below 2^24 and known to every runtime."""
         floats = self.op.Cast(index, to=ir.DataType.FLOAT)
         ascending = self.op.TopK(floats, _one(count), axis=1, largest=0, outputs=2)[0]
@@ -182,21 +183,18 @@ class Site:
         zeros = self.op.Expand(np.zeros((1, 1), row.dtype), self.op.Concat(batch, np.array([1]), axis=0))
         return self.op.Add(zeros, row[None])  # the zeros are the same in every block: made once
 
-    def places(self, start: int | ir.Value = 0, end: int | ir.Value | None = None, step: int = 1) -> ir.Value:
-        """(B, K): start, start + step, ... before end, the same for every sample, of a count that the run says."""
+    def places(self, start: int, end: Number, step: int = 1) -> ir.Value:
+        """(B, K): start, start + step, ... before `end`, the same for every sample."""
         return self.part(self.per_sample(np.arange(self.tokens)), start, end, step)
 
-    def part(
-        self, value: ir.Value, start: int | ir.Value, end: int | ir.Value | None = None, step: int = 1
-    ) -> ir.Value:
+    def part(self, value: ir.Value, start: Number, end: Number = g.LAST, step: int = 1) -> ir.Value:
         """value[:, start:end:step]"""
-        end = g.LAST if end is None else end
         return self.op.Slice(value, _one(start), _one(end), np.array([1]), np.array([step]))
 
 
-def _one(number: int | ir.Value) -> ir.Value | np.ndarray:
+def _one(number: Number) -> ir.Value | np.ndarray:
     """(1,) int64"""
-    return number if isinstance(number, ir.Value) else np.array([number])
+    return np.array([number]) if isinstance(number, int) else number
 
 
 def _width(value: ir.Value | None) -> int:

@@ -347,8 +347,7 @@ class TransformerView:
         """Write the new counts into the shapes."""
         for value, axis in flow.axis.items():
             block = flow.stage[value] - (value in starts)  # a reduction stands behind its start
-            tokens = self.stages[block].tokens if block >= 0 else self.tokens
-            tokens -= flow.cut.get(value, 0)
+            tokens = g.without(self.stages[block].tokens if block >= 0 else self.tokens, flow.cut.get(value, 0))
             value.shape = ir.Shape([tokens if at == axis else dim for at, dim in enumerate(value.shape or ())])
 
 
