@@ -163,7 +163,7 @@ class Bench:
         )
 
     def _fidelity(self, worker: Worker, apart: bool = False) -> tuple[Fidelity, ...]:
-        """How near a worker's outputs come to the original's, on all samples; `apart` as many at a time as are timed."""
+        """How near a worker's outputs come to the original's, on all samples, or as many at a time as are timed."""
         from edgetok.fidelity import compare_outputs
         from edgetok.transform import aligned, aligned_apart
 

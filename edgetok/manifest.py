@@ -78,9 +78,10 @@ class TokenMap(_Part):
     """Where tokens went, composed over all reductions; it differs from input to input, so outputs hold it.
 
     Of `tokens` original ones (those that the unreduced outputs hold; counted through all crops where these share their
-    tokens), `kept` are left in `outputs` (None: that differs from input to input). `rows` names the output (B, tokens) that has the final row of each original
-    token, -1 where it was dropped behind the encoder; `positions` the one (B, kept) that has the original place of each
-    final token; `sizes` the one (B, kept, 1) that has how many tokens each stands for.
+    tokens), `kept` are left in `outputs` (None: that differs from input to input). `rows` names the output (B, tokens)
+    that has the final row of each original token, -1 where it was dropped behind the encoder; `positions` the one
+    (B, kept) that has the original place of each final token; `sizes` the one (B, kept, 1) that has how many tokens
+    each stands for.
     """
 
     tokens: int

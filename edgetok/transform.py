@@ -81,7 +81,8 @@ def transform(
     if view is not None and specs:
         plans = _plans(view, specs, steps, notes, run)
         view.reduce(plans, emit)
-        steps += [_step_behind(plan, view.token_map.kept) for plan in plans if plan.behind and view.token_map]
+        kept = None if view.token_map is None else view.token_map.kept
+        steps += [_step_behind(plan, kept) for plan in plans if plan.behind and kept is not None]
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)

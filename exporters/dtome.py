@@ -7,18 +7,19 @@ Matching and merging are ToMe's. In the paper every block has a threshold, found
 matches are pooled, as many are merged as the budget has, and the score of the first that is not merged, 0 at least, is
 the threshold. At run time each picture merges what lies above it, so that simple pictures keep fewer tokens.
 
-A static graph, the default, has one count per block. An export finds it on its samples (`--samples`; seeded noise says little): the
-mean over the samples of how many best matches lie strictly above the threshold. Where the paper gives each block a
-budget, which would be its count, the scores of all blocks are pooled here: the schedule (`keep`, `r`) gives the budget
-of all blocks together, and the blocks where tokens are alike merge more of it. `threshold=0.9`, or one per block as in
-`threshold=0.9/0.88`, sets thresholds, and the schedule is the most that may go. What goes goes by rank, so a static
-graph merges the same number in every picture.
+A static graph, the default, has one count per block. An export finds it on its samples (`--samples`; seeded noise says
+little): the mean over the samples of how many best matches lie strictly above the threshold. Where the paper gives each
+block a budget, which would be its count, the scores of all blocks are pooled here: the schedule (`keep`, `r`) gives the
+budget of all blocks together, and the blocks where tokens are alike merge more of it. `threshold=0.9`, or one per block
+as in `threshold=0.9/0.88`, sets thresholds, and the schedule is the most that may go. What goes goes by rank, so a
+static graph merges the same number in every picture.
 
 `dynamic=true` is the paper's form: the graph counts the best matches strictly above the threshold and merges these, at
 most half of the tokens, so its token axis has no number in it. The threshold is found as above, one for all blocks, or
-given. Two patches are left at least, to have something to compare. A batch is one tensor: the count is the least over
-its pictures, so that none merges more than its threshold says; the counts that the paper means are those of batch 1.
-Padding counts as above every threshold. The manifest's counts are then the means over the samples.
+given, with the schedule as the most. Two patches are left at least, to have something to compare, and where nothing is
+merged tokens keep their order. A batch is one tensor: its count is the least over the pictures, so that none merges
+more than its threshold says; the counts that the paper means are those of batch 1. Padding lies above every threshold.
+The manifest's counts are the means over the samples, found by the static form.
 
 Not here: virtual unmerging, which is done in a language model. `tome` says how ties and padding are treated.
 """
@@ -105,15 +106,18 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
         left = site.in_order(left, count)
     _, b = tome.sets(site.prefix, site.tokens)
     order = op.Concat(site.per_sample(np.arange(site.prefix)), left, site.places(b.start, tokens, step=2), gone, axis=1)
+    order = op.Where(op.Equal(r, np.array([0])), site.places(0, tokens), order)  # the next block compares the same sets
     destination = op.Add(site.part(match, 0, r), op.Add(count, np.array([site.prefix])))
     return Selection(order, destination, proportional=config.proportional, kept=op.Sub(tokens, r))
 
 
 def reference(state: State, count: int, config: Config) -> Selection[torch.Tensor]:
     """The same in PyTorch."""
-    if config.dynamic:
-        count = alike(state, count, config.limit(state.turn))
-    return tome.reference(state, count, config)
+    if not config.dynamic:
+        return tome.reference(state, count, config)
+    count = alike(state, count, config.limit(state.turn))
+    chosen = tome.reference(state, count, config)
+    return chosen if count else replace(chosen, order=chosen.order.sort(dim=1).values)
 
 
 def alike(state: State, most: int, limit: float) -> int:
@@ -172,9 +176,7 @@ def counts(found: dict[int, np.ndarray], scheduled: dict[int, int], config: Conf
     return result
 
 
-def settle(
-    found: dict[int, np.ndarray], scheduled: dict[int, int], config: Config
-) -> tuple[dict[int, int], Config]:
+def settle(found: dict[int, np.ndarray], scheduled: dict[int, int], config: Config) -> tuple[dict[int, int], Config]:
     """The most that may go where each picture has its own count, and the config with the threshold.
 
     What is found holds the mean to the budget, and single pictures to half of their tokens only.

@@ -35,7 +35,13 @@ function = ProportionalAttention
 
 
 def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, queries: torch.Tensor, scale: float, heads: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    queries: torch.Tensor,
+    scale: float,
+    heads: int,
 ) -> torch.Tensor:
     """Attention with a bias per key, or per pair of tokens.
 
@@ -75,5 +81,5 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     joined = (x.transpose(1, 2).flatten(2) for x in (q, k, v))  # type: ignore[attr-defined]
     yield "joined", (*joined, bias, queries, scale, heads)
     q, k, v, bias, queries, scale, heads = apart(2, 2, 12, 8)  # no padding: every query reaches a key
-    far = (torch.arange(12) - torch.arange(12)[:, None]).abs() > 3  # type: ignore[call-overload]
+    far = (torch.arange(12) - torch.arange(12)[:, None]).abs() > 3
     yield "local", (q, k, v, torch.where(far, -1e4, bias), queries, scale, heads)  # type: ignore[call-overload]

@@ -37,6 +37,12 @@ class Stage:
     companions: dict[Hashable, ir.Value] = field(default_factory=dict)
     length: ir.Value | None = None
 
+    @property
+    def fixed(self) -> int:
+        """N, where it is a number."""
+        assert isinstance(self.tokens, int), "what needs a number is refused behind a dynamic technique"
+        return self.tokens
+
     def count(self) -> ir.Value | np.ndarray:
         """(1,) int64: N."""
         return np.array([self.tokens]) if self.length is None else self.length

@@ -256,9 +256,10 @@ class TransformerView:
             bias = local_bias(op, stage, block.reach, bias, dtype)
         query, key, value = heads
         attention = AttentionMap(op, query, key, self._scale(block), bias, block.reach is not None)
+        most = self.tokens if stage.length is not None else stage.fixed
         return Site(
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0],
-            query, key, value, attention, stage.size, padded, self.tokens if stage.length else stage.tokens,
+            query, key, value, attention, stage.size, padded, most,
             self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
             stage.memories.get(plans.index(acting)) if acting else None, positions=stage.positions,
             original=self.tokens, turn=sorted(acting.counts).index(block.index) if acting else 0, length=stage.length,
