@@ -44,6 +44,8 @@ class Selection(Generic[T]):
         ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
             softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
             only where tokens are merged, none dropped, at the start of a block.
+        kept: (1,) int64: how many stay, in the graph form of a dynamic technique, which drops none; else None, as the
+            count of those that go says it.
     """
 
     order: T
@@ -54,6 +56,7 @@ class Selection(Generic[T]):
     share: T | None = None
     proportional: bool = True
     ahead: bool = False
+    kept: T | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class State:
         source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
         project: what these make of such a stream.
         crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
+        turn: how many blocks reduced before this one.
     """
 
     hidden: torch.Tensor
@@ -94,6 +98,7 @@ class State:
     source: torch.Tensor | None = None
     project: Callable[[torch.Tensor], torch.Tensor] | None = None
     crops: int = 1
+    turn: int = 0
 
     @property
     def scores(self) -> torch.Tensor:
@@ -155,7 +160,8 @@ class Technique:
         paper: title, link and section.
         examples: specs that every test runs, on models of 4 blocks and 24 tokens or more; the first explains the
             technique.
-        config: a frozen dataclass with the technique's own options.
+        config: a frozen dataclass with the technique's own options. One named `dynamic` says that the graph finds how
+            many tokens go as it runs, and that the count is the most that may.
         select: the graph form; (site, config) -> Selection.
         reference: the same in plain PyTorch; (state, count of tokens that go, config) -> Selection.
         where: the tokens it reduces: "block": between the attention and the MLP of a block; "start": in front of a
@@ -193,10 +199,12 @@ class Calibration:
     Attributes:
         scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
         counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+        settle: of a dynamic technique: the same -> {block: the most that may go}, and the config with what was found.
     """
 
     scores: Callable[[Site, Any], ir.Value | None]
     counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
+    settle: Callable[[dict[int, np.ndarray], dict[int, int], Any], tuple[dict[int, int], Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +228,9 @@ class Plan:
         name: of the technique.
         technique: what chooses the tokens.
         config: its options.
-        counts: {block: how many tokens go}.
+        counts: {block: how many tokens go; the most that may, of a dynamic technique}.
         behind: how many tokens of a picture go behind the encoder.
+        mean: {block: how many tokens of the samples go on average} of a dynamic technique; None where none were run.
     """
 
     name: str
@@ -229,6 +238,17 @@ class Plan:
     config: Any
     counts: dict[int, int]
     behind: int = 0
+    mean: dict[int, int] | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the graph finds how many tokens go as it runs."""
+        return getattr(self.config, "dynamic", False)
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """{block: how many tokens go}, on average where that differs."""
+        return self.counts if self.mean is None else self.mean
 
     @property
     def crops(self) -> int:
@@ -252,8 +272,8 @@ class Spec:
 
     def __str__(self) -> str:
         """The canonical spelling, which goes into the manifest."""
-        options = self.schedule.options() + _options(self.config)
-        return self.name + (":" + ",".join(options) if options else "")
+        given = self.schedule.options() + options(self.config)
+        return self.name + (":" + ",".join(given) if given else "")
 
 
 def names() -> list[str]:
@@ -321,7 +341,7 @@ def _typed(config: type, key: str, text: str) -> object:
         raise UsageError(f"option {key}={text!r}: accepted is of type {kind}, such as {default}") from None
 
 
-def _options(config: Any) -> list[str]:
+def options(config: Any) -> list[str]:
     """The options of a config that differ from their defaults."""
     pairs = [(f.name, getattr(config, f.name), f.default) for f in dataclasses.fields(config)]
     return [f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v, default in pairs if v != default]

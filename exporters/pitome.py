@@ -79,7 +79,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
             for rows, sign in ((a, 1), (b, -1))
         ]
     rows_of = [op.GatherND(unit, op.Unsqueeze(rows, np.array([-1])), batch_dims=1) for rows in (a, b)]
-    order, match = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=2)
+    order, match, _ = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=3)
     a = op.GatherElements(a, order, axis=1)  # the best matched first
     unmerged = [site.part(a, r), site.part(ranked, mergeable)]  # the second is empty where all are mergeable
     stay = op.Concat(unmerged[0] if mergeable == free else unmerged[1], b, axis=1)
@@ -121,7 +121,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     mergeable = free if config.ranks_pairs(state.block, state.blocks) else 2 * count
     a, b = ranked[:, 0:mergeable:2], ranked[:, 1:mergeable:2]
     rows_a, rows_b = (metric.gather(1, rows[..., None].expand(-1, -1, metric.shape[2])) for rows in (a, b))
-    order, match = match_tokens(rows_a, rows_b, PADDING * padding.gather(1, a), -PADDING * padding.gather(1, b))
+    order, match, _ = match_tokens(rows_a, rows_b, PADDING * padding.gather(1, a), -PADDING * padding.gather(1, b))
     a = a.gather(1, order)
     stay = torch.cat([a[:, count:], ranked[:, mergeable:], b], dim=1)
     order = torch.cat([torch.arange(prefix).expand(batch, -1), prefix + stay, prefix + a[:, :count]], dim=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -69,7 +70,7 @@ def export(
     from edgetok.fingerprint import cpu_features, tool_versions
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
-    from edgetok.transform import aligned, sample_inputs, transform
+    from edgetok.transform import aligned, aligned_apart, sample_inputs, transform
 
     say = progress or (lambda _: None)
     for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
@@ -94,8 +95,10 @@ def export(
     done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples)
     add_functions(captured.model)
     say("comparing with the original")
-    expected = run_graph(captured.model, captured.inputs, feeds)
-    fidelity = compare_outputs(*aligned(expected, original), feeds.get("attention_mask"))
+    with running(captured.model, captured.inputs) as run:
+        expected = run(feeds)
+        pair = aligned_apart(run, feeds, original, batch or 1) if done.dynamic else aligned(expected, original)
+    fidelity = compare_outputs(*pair, feeds.get("attention_mask"))
     check_fidelity(fidelity, min_cosine)
     for note in done.notes:
         say(note)
@@ -283,7 +286,9 @@ def side(bundle: Bundle, feeds: Arrays) -> Side:
     """A bundle as one side of a measurement."""
     from edgetok.worker import Side
 
-    return Side(bundle.path.name, bundle.model_path, bundle.manifest.inputs, feeds, tokens=tokens_per_block(bundle))
+    manifest, tokens = bundle.manifest, tokens_per_block(bundle)
+    dynamic = any(step.dynamic for step in manifest.schedule)
+    return Side(bundle.path.name, bundle.model_path, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
 
 
 def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
@@ -331,14 +336,21 @@ def _open_or_export(
 
 
 def run_graph(model: ir.Model, inputs: tuple[TensorSpec, ...], feeds: Arrays) -> Arrays:
-    """Run a graph as it stands on onnxruntime."""
+    """Run a graph as it stands on onnxruntime, once."""
+    with running(model, inputs) as run:
+        return run(feeds)
+
+
+@contextmanager
+def running(model: ir.Model, inputs: tuple[TensorSpec, ...]) -> Iterator[Callable[[Arrays], Arrays]]:
+    """A graph as it stands on onnxruntime."""
     from edgetok import runtimes
     from edgetok.serialize import write_model
 
     with TemporaryDirectory(prefix="edgetok-") as folder:
         write_model(model, Path(folder))
         with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
-            return runtime.run(feeds)
+            yield runtime.run
 
 
 def _machine() -> str:
