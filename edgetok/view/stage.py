@@ -116,7 +116,8 @@ def reduce_tokens(site: Site, step: Step, selection: Selection[ir.Value]) -> tup
         reduced, _ = step.merge(hidden, selection.weight)
     else:
         reduced = step.add(hidden, selection.weight)
-    return reduced, step.add(size, selection.share if selection.share is not None else site.ones)
+    # the sums of sizes come with any merge by them: 8 nodes fewer than SumTokens with weights of one
+    return reduced, step.merge(size, size)[1] if selection.share is None else step.add(size, selection.share)
 
 
 def attend_ahead(site: Site, step: Step, selection: Selection[ir.Value], value: ir.Value) -> ir.Value:
@@ -127,12 +128,14 @@ def attend_ahead(site: Site, step: Step, selection: Selection[ir.Value], value: 
     """
     op, heads_last = site.op, [0, 2, 1, 3]
     assert site.attention is not None and not selection.dropped
-    spread = op.Transpose(site.gather(op.Transpose(value, perm=heads_last), step.rows), perm=heads_last)
+    _, heads, _, width = value.shape  # type: ignore[misc]
+    apart = op.Reshape(op.Transpose(value, perm=heads_last), np.array([0, -1, width]))  # (B, kept h, d)
+    places = op.Mul(op.Unsqueeze(step.rows, np.array([1])), np.array(heads))  # of a token's first head
+    spread = site.gather(apart, op.Add(places, np.arange(heads)[:, None]))  # (B, h, N, d), in one pass
     product = op.MatMul(op.Cast(site.attention.weights, to=value.dtype), spread)  # (B, h, N, d)
     rows = op.Reshape(op.Transpose(product, perm=heads_last), np.array([0, 0, -1]))  # (B, N, h d)
     weight = next(w for w in (selection.weight, site.size, site.ones) if w is not None)
     merged, _ = step.merge(rows, weight)
-    heads = value.shape[1]  # type: ignore[index]
     attended: ir.Value = op.Transpose(op.Reshape(merged, np.array([0, 0, heads, -1])), perm=heads_last)
     return attended
 
