@@ -31,16 +31,26 @@ def calibrated(model: ir.Model, before: Sequence[Plan], plan: Plan, free: int, r
         free: how many tokens can go, of those that the earlier techniques leave.
         run: runs a graph on the samples.
     """
-    calibration = plan.technique.calibration
+    calibration, counts = plan.technique.calibration, plan.counts
     assert calibration is not None
-    counts = plan.counts
+    scores: dict[int, np.ndarray] = {}
     for _ in plan.counts:
-        scores = measure(model, before, replace(plan, counts={b: n for b, n in counts.items() if n}), plan.counts, run)
+        scores = measure(model, before, _fixed(plan, counts), plan.counts, run)
         found = possible(calibration.counts(scores, plan.counts, plan.config), free, plan.technique.at_most)
         if found == counts:
             break
         counts = found
+    if plan.dynamic:
+        assert calibration.settle is not None
+        most, config = calibration.settle(scores, plan.counts, plan.config)
+        return replace(plan, counts=most, mean=counts, config=config)
     return replace(plan, counts={block: count for block, count in counts.items() if count})
+
+
+def _fixed(plan: Plan, counts: Mapping[int, int]) -> Plan:
+    """The plan with these counts, in every sample."""
+    config = replace(plan.config, dynamic=False) if plan.dynamic else plan.config
+    return replace(plan, config=config, counts={block: count for block, count in counts.items() if count})
 
 
 def possible(counts: Mapping[int, int], free: int, at_most: float) -> dict[int, int]:

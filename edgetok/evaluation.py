@@ -151,7 +151,7 @@ class Bench:
 
         task, done = self.task, self.task.build(parse(reduce))
         with TemporaryDirectory(prefix="edgetok-") as folder, Worker(self._side(reduce, done, Path(folder))) as worker:
-            fidelity = self._fidelity(worker)
+            fidelity = self._fidelity(worker, apart=done.dynamic)
             (found,) = compare([worker, self._unreduced], rounds=self.rounds, max_seconds=self.seconds)
         gone = {step.block: step.tokens_in - step.tokens_out for step in done.schedule if step.block is not None}
         return Evaluation(
@@ -162,13 +162,17 @@ class Bench:
             rounds=found.rounds,
         )
 
-    def _fidelity(self, worker: Worker) -> tuple[Fidelity, ...]:
-        """How near a worker's outputs come to the original's, on all samples."""
+    def _fidelity(self, worker: Worker, apart: bool = False) -> tuple[Fidelity, ...]:
+        """How near a worker's outputs come to the original's, on all samples, or as many at a time as are timed."""
         from edgetok.fidelity import compare_outputs
-        from edgetok.transform import aligned
+        from edgetok.transform import aligned, aligned_apart
 
-        pair = aligned(worker.run(self.task.feeds), self.task.original)
-        return compare_outputs(*pair, self.task.feeds.get("attention_mask"))
+        feeds, original = self.task.feeds, self.task.original
+        if apart:
+            pair = aligned_apart(worker.run, feeds, original, len(next(iter(self.task.timed.values()))))
+        else:
+            pair = aligned(worker.run(feeds), original)
+        return compare_outputs(*pair, feeds.get("attention_mask"))
 
     def _side(self, label: str, done: Transformed, folder: Path) -> Side:
         """A graph, written into a folder, as what a worker runs."""

@@ -153,6 +153,13 @@ def named(value: ir.Value, name: str) -> ir.Value:
     return value
 
 
+def without(dim: int | str | ir.SymbolicDim | None, count: int) -> int | ir.SymbolicDim:
+    """A dimension less a count; of one that only the run knows, a name that says so."""
+    if isinstance(dim, int):
+        return dim - count
+    return ir.SymbolicDim(f"{dim}-{count}" if count else str(dim))
+
+
 def take_place(old: ir.Value, new: ir.Value) -> None:
     """Let all readers of the old value read the new one, which takes its description too; also as a graph output."""
     new.shape, new.type = old.shape, old.type

@@ -64,6 +64,7 @@ class LayerTable:
     merging_cost: float | None  # all `reduce` parts; None: nothing is reduced
     blocks_saved: float | None  # all `saved`; None: there is no unreduced model to compare with
     runs: int  # all of them
+    mean_tokens: bool = False  # whether counts of tokens are means over samples: each input has its own
 
 
 def places(nodes: Sequence[NodeTime]) -> list[tuple[Place, bool]]:

@@ -64,25 +64,30 @@ class Recipe(_Part):
 
 
 class Step(_Part):
-    """What a technique does in one block, or, where `block` is None, to the tokens that are given out."""
+    """What a technique does in one block, or, where `block` is None, to the tokens that are given out.
+
+    Where it is `dynamic`, counts differ from input to input, and these are the means over the samples.
+    """
 
     block: int | None
     technique: str
     tokens_in: int
     tokens_out: int
+    dynamic: bool = False
 
 
 class TokenMap(_Part):
     """Where tokens went, composed over all reductions; it differs from input to input, so outputs hold it.
 
     Of `tokens` original ones (those that the unreduced outputs hold; counted through all crops where these share their
-    tokens), `kept` are left in `outputs`. `rows` names the output (B, tokens) that has the final row of each original
-    token, -1 where it was dropped behind the encoder; `positions` the one (B, kept) that has the original place of each
-    final token; `sizes` the one (B, kept, 1) that has how many tokens each stands for.
+    tokens), `kept` are left in `outputs` (None: that differs from input to input). `rows` names the output (B, tokens)
+    that has the final row of each original token, -1 where it was dropped behind the encoder; `positions` the one
+    (B, kept) that has the original place of each final token; `sizes` the one (B, kept, 1) that has how many tokens
+    each stands for.
     """
 
     tokens: int
-    kept: int
+    kept: int | None
     outputs: tuple[str, ...]
     rows: str
     positions: str | None = None

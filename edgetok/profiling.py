@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -138,7 +138,7 @@ def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> lis
     *_, last = tables = [layer_table(run, tokens=side.tokens) for side, run in zip(sides, runs, strict=True)]
     if len(sides) == 2:
         tables[0] = layer_table(runs[0], tokens=sides[0].tokens, unreduced=last)
-    return tables
+    return [replace(table, mean_tokens=side.mean_tokens) for side, table in zip(sides, tables, strict=True)]
 
 
 def _load_check() -> Check:

@@ -84,13 +84,14 @@ def _layers(measured: Measured) -> Group:
 
 def _in_words(layers: LayerTable) -> str:
     placed = f"{_number(layers.by_neighbour)} ms placed by neighbours"
+    note = ["tokens: the means over the bundle's samples; each input has its own counts"] if layers.mean_tokens else []
     lines = [f"the faster half of {layers.runs} runs with the profiler on; {placed}"]
     if layers.merging_cost is not None:
         lines.append(f"merging cost {_number(layers.merging_cost)} ms ({layers.merging_cost / layers.whole:.1%})")
         if layers.blocks_saved is not None:
             won = layers.blocks_saved - layers.merging_cost
             lines[-1] += f"; the smaller blocks saved {_number(layers.blocks_saved)} ms; won {_number(won)} ms"
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + note) + "\n"
 
 
 def _checks(checks: tuple[Check, ...]) -> Table:

@@ -45,6 +45,8 @@ class Selection(Generic[T]):
         ahead: whether the block weights its values with the attention of the tokens as they came, in place of its own
             softmax: summed over the keys that became one token, averaged over the queries by the weights of the merge;
             only where tokens are merged, none dropped, at the start of a block.
+        kept: (1,) int64: how many stay, in the graph form of a dynamic technique, which drops none; else None, as the
+            count of those that go says it.
     """
 
     order: T
@@ -55,6 +57,7 @@ class Selection(Generic[T]):
     share: T | None = None
     proportional: bool = True
     ahead: bool = False
+    kept: T | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class State:
         source: (B, N, C) behind the encoder: the residual stream behind the last block, before norms and projector.
         project: what these make of such a stream.
         crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
+        turn: how many blocks reduced before this one.
     """
 
     hidden: torch.Tensor
@@ -95,6 +99,7 @@ class State:
     source: torch.Tensor | None = None
     project: Callable[[torch.Tensor], torch.Tensor] | None = None
     crops: int = 1
+    turn: int = 0
 
     @property
     def scores(self) -> torch.Tensor:
@@ -156,7 +161,8 @@ class Technique:
         paper: title, link and section.
         examples: specs that every test runs, on models of 4 blocks and 24 tokens or more; the first explains the
             technique.
-        config: a frozen dataclass with the technique's own options.
+        config: a frozen dataclass with the technique's own options. One named `dynamic` says that the graph finds how
+            many tokens go as it runs, and that the count is the most that may.
         select: the graph form; (site, config) -> Selection.
         reference: the same in plain PyTorch; (state, count of tokens that go, config) -> Selection.
         where: the tokens it reduces: "block": between the attention and the MLP of a block; "start": in front of a
@@ -194,10 +200,12 @@ class Calibration:
     Attributes:
         scores: (site, config) -> (B, K) fp32: what decides on each token of a block that can go; None where none can.
         counts: ({block: scores of the samples}, {block: scheduled count}, config) -> {block: count}.
+        settle: of a dynamic technique: the same -> {block: the most that may go}, and the config with what was found.
     """
 
     scores: Callable[[Site, Any], ir.Value | None]
     counts: Callable[[dict[int, np.ndarray], dict[int, int], Any], dict[int, int]]
+    settle: Callable[[dict[int, np.ndarray], dict[int, int], Any], tuple[dict[int, int], Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -221,8 +229,9 @@ class Plan:
         name: of the technique.
         technique: what chooses the tokens.
         config: its options.
-        counts: {block: how many tokens go}.
+        counts: {block: how many tokens go; the most that may, of a dynamic technique}.
         behind: how many tokens of a picture go behind the encoder.
+        mean: {block: how many tokens of the samples go on average} of a dynamic technique; None where none were run.
     """
 
     name: str
@@ -230,6 +239,17 @@ class Plan:
     config: Any
     counts: dict[int, int]
     behind: int = 0
+    mean: dict[int, int] | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the graph finds how many tokens go as it runs."""
+        return getattr(self.config, "dynamic", False)
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """{block: how many tokens go}, on average where that differs."""
+        return self.counts if self.mean is None else self.mean
 
     @property
     def crops(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetok import technique
+from edgetok import options, technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
@@ -44,6 +44,11 @@ class Transformed:
     token_map: TokenMap | None
     weights: tuple[LowBit, ...]
     notes: tuple[str, ...]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether counts of tokens differ from input to input."""
+        return any(step.dynamic for step in self.schedule)
 
 
 def transform(
@@ -86,7 +91,8 @@ def transform(
     if view is not None and specs:
         plans = _plans(view, specs, steps, notes, run)
         view.reduce(plans, emit)
-        steps += [_step_behind(plan, view.token_map.kept) for plan in plans if plan.behind and view.token_map]
+        kept = None if view.token_map is None else view.token_map.kept
+        steps += [_step_behind(plan, kept) for plan in plans if plan.behind and kept is not None]
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
@@ -110,17 +116,23 @@ def _plans(
     inside = sorted((spec for spec in specs if spec not in behind), key=lambda spec: spec.schedule.first())
     for spec in inside:
         chosen = technique.load(spec.name)
-        before = {block: count for plan in plans for block, count in plan.counts.items()}
+        before = {block: count for plan in plans for block, count in plan.expected.items()}
         counts, more = _resolve(view, spec.schedule, before, chosen.at_most)
         notes += more
         plan = technique.Plan(spec.name, chosen, spec.config, counts)
         if chosen.calibration is not None and run is not None:
             plan = calibrated(view.model, plans, plan, tokens - view.prefix, run)
-            notes.append(f"{spec.name}: on the samples {_listed(plan.counts)}, scheduled were {_listed(counts)}")
-        for block, count in plan.counts.items():
+            given = " with " + ",".join(options.spelt(plan.config)) if plan.dynamic else ""
+            found = f"on the samples {_listed(plan.expected)}{given}"
+            notes.append(f"{spec.name}: {found}, scheduled were {_listed(counts)}")
+        for block, count in plan.expected.items():
             if any(block in plan.counts for plan in plans):
                 raise UsageError(f"two techniques reduce block {block}: give them different layers=")
-            steps.append(Step(block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count))
+            steps.append(
+                Step(
+                    block=block, technique=spec.name, tokens_in=tokens, tokens_out=tokens - count, dynamic=plan.dynamic
+                )
+            )  # fmt: skip
             tokens -= count
         plans.append(plan)
     acting = [block for plan in plans for block in plan.counts]
@@ -191,6 +203,24 @@ def aligned(
             wanted[name] = np.take_along_axis(whole, positions[..., None], axis=1)
         elif rows is not None:
             got[name] = np.take_along_axis(got[name], rows[..., None], axis=1)
+    return got, wanted
+
+
+def aligned_apart(
+    run: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]],
+    feeds: Mapping[str, np.ndarray],
+    originals: Mapping[str, np.ndarray],
+    batch: int,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """As `aligned`, of samples run `batch` at a time: where counts of tokens differ, they depend on who is beside."""
+    import numpy as np
+
+    pairs = []
+    for start in range(0, len(next(iter(feeds.values()))), batch):
+        some, wanted = ({k: v[start : start + batch] for k, v in arrays.items()} for arrays in (feeds, originals))
+        pairs.append(aligned(run(some), wanted))
+    shared = pairs[0][0].keys() & pairs[0][1].keys()
+    got, wanted = ({k: np.concatenate([pair[side][k] for pair in pairs]) for k in sorted(shared)} for side in (0, 1))
     return got, wanted
 
 

@@ -36,6 +36,7 @@ class Side:
         runtime: the name of the runtime.
         threads: of one run; None leaves it to the runtime.
         tokens: how many tokens enter and leave each block, where that is known.
+        mean_tokens: whether these are means over a bundle's samples.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Side:
     runtime: str = "onnxruntime"
     threads: int | None = None
     tokens: tuple[tuple[int, int], ...] | None = None
+    mean_tokens: bool = False
 
     @property
     def batch(self) -> int:

@@ -79,7 +79,7 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
             for rows, sign in ((a, 1), (b, -1))
         ]
     rows_of = [op.GatherND(unit, op.Unsqueeze(rows, np.array([-1])), batch_dims=1) for rows in (a, b)]
-    order, match = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=2)
+    order, match, _ = op.BipartiteMatch(*rows_of, *bias, domain="edgetok", outputs=3)
     a = op.GatherElements(a, order, axis=1)  # the best matched first
     unmerged = [site.part(a, r), site.part(ranked, mergeable)]  # the second is empty where all are mergeable
     stay = op.Concat(unmerged[0] if mergeable == free else unmerged[1], b, axis=1)
@@ -90,14 +90,23 @@ def select(site: Site, config: Config) -> Selection[ir.Value]:
 
 
 def _energy(site: Site, unit: ir.Value, padding: ir.Value | None, config: Config) -> ir.Value:
-    """(B, T) fp32: neighbours differ by 1e-6 at 197 tokens, so half precision would be noise."""
-    op, margin = site.op, config.at(site.block, site.blocks)
+    """(B, T) fp32: neighbours differ by 1e-6 at 197 tokens, so half precision would be noise.
+
+    f is the sum of what is above the margin and what is below: Where and Elu took ten times as long (203 tokens, one
+    thread: 0.48 ms). Averaged by ReduceMean, for a product with 1 / T in each row rounds so that other tokens go.
+    """
+    op, margin = site.op, np.float32(config.at(site.block, site.blocks))
     cosine = op.MatMul(unit, op.Transpose(unit, perm=[0, 2, 1]))
-    score = op.Elu(
-        op.Sub(cosine, np.float32(margin)), alpha=config.alpha
-    )  # above the margin s - m, else alpha (e^. - 1)
+    beyond = op.Sub(cosine, margin)
+    below = op.Sub(op.Exp(op.Clip(beyond, None, np.float32(0))), np.float32(1))  # 0 above the margin
+    if config.alpha != 1:
+        below = op.Mul(below, np.float32(config.alpha))
     if config.variant == "paper":
-        score = op.Where(op.GreaterOrEqual(cosine, np.float32(margin)), cosine, score)
+        least = np.nextafter(margin, np.float32(-np.inf))  # the operator asks for more than it
+        above = op.ThresholdedRelu(cosine, alpha=float(least))
+    else:
+        above = op.Relu(beyond)
+    score = op.Add(above, below)
     if padding is None:
         return op.ReduceMean(score, np.array([2]), keepdims=0)
     real = op.Sub(np.float32(1), padding)
@@ -121,7 +130,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     mergeable = free if config.ranks_pairs(state.block, state.blocks) else 2 * count
     a, b = ranked[:, 0:mergeable:2], ranked[:, 1:mergeable:2]
     rows_a, rows_b = (metric.gather(1, rows[..., None].expand(-1, -1, metric.shape[2])) for rows in (a, b))
-    order, match = match_tokens(rows_a, rows_b, PADDING * padding.gather(1, a), -PADDING * padding.gather(1, b))
+    order, match, _ = match_tokens(rows_a, rows_b, PADDING * padding.gather(1, a), -PADDING * padding.gather(1, b))
     a = a.gather(1, order)
     stay = torch.cat([a[:, count:], ranked[:, mergeable:], b], dim=1)
     order = torch.cat([torch.arange(prefix).expand(batch, -1), prefix + stay, prefix + a[:, :count]], dim=1)

@@ -45,20 +45,27 @@ def sets(prefix: int, tokens: int) -> tuple[range, range]:
     return range(prefix + prefix % 2, tokens, 2), range(prefix + 1 - prefix % 2, tokens, 2)
 
 
-def select(site: Site, config: Config) -> Selection[ir.Value]:
-    """Bipartite soft matching."""
-    op, r = site.op, site.count
+def matched(site: Site) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(B, |A|) each: the positions of A, the best matched first; which of B each is matched with; and how well."""
+    op = site.op
     a, b = sets(site.prefix, site.tokens)
     bias_a: object = np.zeros((1, 1), np.float32)
     bias_b: object = np.zeros((1, 1), np.float32)
     if site.padded:
         bias_a = op.Mul(site.part(site.is_padding, a.start, step=2), np.float32(PADDING_FIRST))
         bias_b = op.Mul(site.part(site.is_padding, b.start, step=2), np.float32(-PADDING_FIRST))
-    order, match = op.BipartiteMatch(
+    order, match, best = op.BipartiteMatch(
         site.part(site.unit_metric, a.start, step=2), site.part(site.unit_metric, b.start, step=2), bias_a, bias_b,
-        domain="edgetok", outputs=2,
+        domain="edgetok", outputs=3,
     )  # fmt: skip
-    order = op.Gather(np.array(a), order)  # positions
+    return op.Gather(np.array(a), order), match, best
+
+
+def select(site: Site, config: Config) -> Selection[ir.Value]:
+    """Bipartite soft matching."""
+    op, r = site.op, site.count
+    a, b = sets(site.prefix, site.tokens)
+    order, match, _ = matched(site)
     gone, left = site.part(order, 0, r), site.part(order, r)
     if site.prefix:  # the published code sorts them only when there is a class token
         left = site.in_order(left, len(a) - r)
@@ -77,7 +84,7 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
     padding = (state.size[..., 0] == 0).to(metric.dtype)
     a, b = (torch.tensor(list(positions)) for positions in sets(state.prefix, tokens))
-    order, match = match_tokens(
+    order, match, _ = match_tokens(
         metric[:, a], metric[:, b], PADDING_FIRST * padding[:, a], -PADDING_FIRST * padding[:, b]
     )
     gone, left = order[:, :count], order[:, count:]

@@ -99,7 +99,7 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):
         op.Squeeze(merges), op.Constant(value=True), distances, closest, ones, tree, unmade_all, no_limit, zero,
         body=merge_round,
     )  # fmt: skip
-    _values, made = op.TopK(made_at, merges, axis=1, largest=0)
+    _, made = op.TopK(made_at, merges, axis=1, largest=0)
     roots = op.ScatterElements(tree, made, op.GatherElements(parents, made, axis=1), axis=1)
 
     @graph()

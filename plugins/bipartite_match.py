@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @script(Opset("edgetok", 1), default_opset=op)
 def BipartiteMatch(a, b, bias_a, bias_b):  # type: ignore[no-untyped-def]
-    """a (B, A, d), b (B, K, d), bias_a (1 or B, 1 or A), bias_b (1 or B, 1 or K) to order, match (B, A) int64."""
+    """a (B, A, d), b (B, K, d), bias_a (1 or B, 1 or A), bias_b (1 or B, 1 or K) to order, match, best (B, A)."""
     last = op.Constant(value_ints=[-1])
     scores = op.MatMul(a, op.Transpose(b, perm=[0, 2, 1])) + op.Unsqueeze(bias_b, op.Constant(value_ints=[1]))
     best = op.ReduceMax(scores, last, keepdims=0) + bias_a  # (B, A)
-    _values, order = op.TopK(best, op.Shape(a, start=1, end=2), axis=1)
+    ranked, order = op.TopK(best, op.Shape(a, start=1, end=2), axis=1)
     match = op.GatherElements(op.ArgMax(scores, axis=2, keepdims=0), order, axis=1)
-    return order, match
+    return order, match, ranked
 
 
 function = BipartiteMatch
@@ -34,7 +34,7 @@ function = BipartiteMatch
 
 def reference(
     a: torch.Tensor, b: torch.Tensor, bias_a: torch.Tensor, bias_b: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Match two sets of tokens.
 
     Args:
@@ -46,11 +46,12 @@ def reference(
     Returns:
         order: (B, A) the tokens of A, the best matched first.
         match: (B, A) for each of them, in that order, its token of B.
+        best: (B, A) and its score with that one, with its bias.
     """
     scores = a @ b.mT + bias_b[:, None, :]  # (B, A, K)
     best, match = scores.max(dim=-1)
-    order = (best + bias_a).argsort(dim=-1, descending=True, stable=True)
-    return order, match.gather(1, order)
+    ranked, order = (best + bias_a).sort(dim=-1, descending=True, stable=True)
+    return order, match.gather(1, order), ranked
 
 
 def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:

@@ -26,16 +26,15 @@ SMALLEST = 1e-4  # divides the zeros of merged padding; real sizes are 1 and mor
 
 
 @script(Opset("edgetok", 1), default_opset=op)
-def MergeTokens(x, size, order, destination, kept: int):  # type: ignore[no-untyped-def]
-    """x (B, N, C), size (B, N, 1), order (B, N), destination (B, r) -> (B, kept, C), (B, kept, 1)."""
-    count = op.Constant(value_int=kept)
-    cut, one = op.Reshape(count, op.Constant(value_ints=[1])), op.Constant(value_ints=[1])
+def MergeTokens(x, size, order, destination, kept):  # type: ignore[no-untyped-def]
+    """x (B, N, C), size (B, N, 1), order (B, N), destination (B, r), kept (1,) -> (B, kept, C), (B, kept, 1)."""
+    one = op.Constant(value_ints=[1])
     places = op.Unsqueeze(order, op.Constant(value_ints=[-1]))
-    stay = op.Slice(places, op.Constant(value_ints=[0]), cut, one)  # (B, kept, 1)
-    go = op.Slice(places, cut, op.Constant(value_ints=[9223372036854775807]), one)  # (B, r, 1)
+    stay = op.Slice(places, op.Constant(value_ints=[0]), kept, one)  # (B, kept, 1)
+    go = op.Slice(places, kept, op.Constant(value_ints=[9223372036854775807]), one)  # (B, r, 1)
     size_stay = op.GatherND(size, stay, batch_dims=1)
     size_go = op.GatherND(size, go, batch_dims=1)
-    hit = op.OneHot(destination, count, op.Constant(value_floats=[0.0, 1.0]), axis=1)  # (B, kept, r)
+    hit = op.OneHot(destination, kept, op.Constant(value_floats=[0.0, 1.0]), axis=1)  # (B, kept, r)
     merged_size = size_stay + op.MatMul(hit, size_go)
     share = op.Reciprocal(op.Max(merged_size, op.Constant(value_float=1e-4)))
     rows = op.Cast(x, to=1)
@@ -48,7 +47,7 @@ function = MergeTokens
 
 
 def reference(
-    x: torch.Tensor, size: torch.Tensor, order: torch.Tensor, destination: torch.Tensor
+    x: torch.Tensor, size: torch.Tensor, order: torch.Tensor, destination: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge tokens.
 
@@ -57,16 +56,17 @@ def reference(
         size: (B, N, 1) how many tokens each stands for; 0 for padding.
         order: (B, N) the tokens that stay, in their new order, then the r that go.
         destination: (B, r) for each that goes, the new row that it is merged into.
+        kept: (1,) int64: N - r.
 
     Returns:
         x: (B, N - r, C) and size: (B, N - r, 1).
     """
-    kept = order.shape[1] - destination.shape[1]
+    stay = int(kept)
     rows = (x * size).gather(1, order[..., None].expand(-1, -1, x.shape[2]))
     sizes = size.gather(1, order[..., None])
     into = destination[..., None]
-    total = rows[:, :kept].scatter_add(1, into.expand(-1, -1, x.shape[2]), rows[:, kept:])
-    merged_size = sizes[:, :kept].scatter_add(1, into, sizes[:, kept:])
+    total = rows[:, :stay].scatter_add(1, into.expand(-1, -1, x.shape[2]), rows[:, stay:])
+    merged_size = sizes[:, :stay].scatter_add(1, into, sizes[:, stay:])
     return total / merged_size.clamp_min(SMALLEST), merged_size
 
 
@@ -79,11 +79,13 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
         x = torch.randn(batch, count, width, generator=seeded)
         size = torch.randint(1, 5, (batch, count, 1), generator=seeded).float()
         order = torch.stack([torch.randperm(count, generator=seeded) for _ in range(batch)])
-        return x, size, order, torch.randint(0, count - gone, (batch, gone), generator=seeded)
+        destination = torch.randint(0, count - gone, (batch, gone), generator=seeded)
+        return x, size, order, destination, torch.tensor([count - gone])
 
     yield "vit_s", tokens(2, 197, 384, 13)
     yield "odd", tokens(3, 31, 8, 3)
     yield "half", tokens(1, 64, 16, 32)
-    x, size, order, destination = tokens(2, 12, 4, 5)
+    yield "none_go", tokens(2, 9, 4, 0)
+    x, size, order, destination, kept = tokens(2, 12, 4, 5)
     size[0, :6] = 0
-    yield "padding", (x, size, order, destination)
+    yield "padding", (x, size, order, destination, kept)

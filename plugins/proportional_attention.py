@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 
 @script(Opset("edgetok", 1), default_opset=op)
-def ProportionalAttention(q, k, v, bias, scale: float, heads: int, queries: int):  # type: ignore[no-untyped-def]
-    """q, k, v (B, h, N, d) or (B, N, h d), bias (B or 1, 1, 1 or N, N) in their type -> as q."""
+def ProportionalAttention(q, k, v, bias, queries, scale: float, heads: int):  # type: ignore[no-untyped-def]
+    """q, k, v (B, h, N, d) or (B, N, h d), bias (B or 1, 1, 1 or N, N) in their type, queries (1,) -> as q."""
     one = op.Constant(value_ints=[1])
-    count = op.Reshape(op.Constant(value_int=queries), one)
-    mask = op.Expand(bias, op.Concat(one, one, count, one, axis=0))  # (B or 1, 1, N, N)
+    mask = op.Expand(bias, op.Concat(one, one, queries, one, axis=0))  # (B or 1, 1, N, N)
     return op.Attention(q, k, v, mask, scale=scale, q_num_heads=heads, kv_num_heads=heads)
 
 
@@ -36,7 +35,13 @@ function = ProportionalAttention
 
 
 def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, scale: float, heads: int, queries: int
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    queries: torch.Tensor,
+    scale: float,
+    heads: int,
 ) -> torch.Tensor:
     """Attention with a bias per key, or per pair of tokens.
 
@@ -45,16 +50,16 @@ def reference(
         k: keys, alike.
         v: values, alike.
         bias: (B or 1, 1, 1 or N, N) added to the scores: log(size), or -1e4 for padding and for keys out of reach.
+        queries: (1,) int64: N.
         scale: of the scores, usually 1 / sqrt(d).
         heads: h.
-        queries: N.
 
     Returns:
         As q.
     """
     if q.dim() == 3:
         q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-        return reference(q, k, v, bias, scale, heads, queries).transpose(1, 2).flatten(2)
+        return reference(q, k, v, bias, queries, scale, heads).transpose(1, 2).flatten(2)
     return ((q * scale) @ k.mT + bias).softmax(dim=-1) @ v
 
 
@@ -66,15 +71,15 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
         seeded = torch.Generator().manual_seed(count)
         q, k, v = torch.randn(3, batch, heads, count, width, generator=seeded)
         size = torch.randint(1, 9, (batch, 1, 1, count), generator=seeded)
-        return q, k, v, size.float().log(), width**-0.5, heads, count
+        return q, k, v, size.float().log(), torch.tensor([count]), width**-0.5, heads
 
     yield "vit_s", apart(2, 6, 184, 64)
     yield "odd", apart(3, 1, 17, 5)
-    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)
+    q, k, v, bias, queries, scale, heads = apart(2, 2, 12, 8)
     bias[:, ..., 7:] = -1e4  # type: ignore[index]
-    yield "padding", (q, k, v, bias, scale, heads, count)
+    yield "padding", (q, k, v, bias, queries, scale, heads)
     joined = (x.transpose(1, 2).flatten(2) for x in (q, k, v))  # type: ignore[attr-defined]
-    yield "joined", (*joined, bias, scale, heads, count)
-    q, k, v, bias, scale, heads, count = apart(2, 2, 12, 8)  # no padding: every query reaches a key
-    far = (torch.arange(count) - torch.arange(count)[:, None]).abs() > 3  # type: ignore[call-overload]
-    yield "local", (q, k, v, torch.where(far, -1e4, bias), scale, heads, count)  # type: ignore[call-overload]
+    yield "joined", (*joined, bias, queries, scale, heads)
+    q, k, v, bias, queries, scale, heads = apart(2, 2, 12, 8)  # no padding: every query reaches a key
+    far = (torch.arange(12) - torch.arange(12)[:, None]).abs() > 3
+    yield "local", (q, k, v, torch.where(far, -1e4, bias), queries, scale, heads)  # type: ignore[call-overload]

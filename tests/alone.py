@@ -115,7 +115,7 @@ def _by_reference(of: Technique, config: Any, seen: State, count: int) -> Outcom
     whole = choice = of.reference(seen, count, config)
     if choice.destination is None:
         whole = replace(choice, destination=torch.full((len(choice.order), count), -1), dropped=count)
-    hidden, size = apply(whole, seen.hidden, seen.size, seen.hidden.shape[1] - count)
+    hidden, size = apply(whole, seen.hidden, seen.size, seen.hidden.shape[1] - whole.destination.shape[1])
     return Outcome(choice, hidden, size, seen.memory, merged_attention(seen, choice) if choice.ahead else None)
 
 
@@ -139,7 +139,7 @@ def _by_graph(of: Technique, config: Any, seen: State, count: int) -> Outcome:
         return choice | {"hidden": hidden, "size": size, "memory": site.memory, "attention": attention}
 
     got = written(seen, count, write, behind=of.where == "output")
-    choice = replace(chosen, **{key: got.get(key) for key in CHOSEN})
+    choice = replace(chosen, **{key: got.get(key) for key in CHOSEN}, kept=None)
     size = got.get("size", torch.ones_like(got["hidden"][..., :1]))
     return Outcome(choice, got["hidden"], size, got.get("memory"), got.get("attention"))
 

@@ -120,12 +120,14 @@ def compare(
     """
     got, choices = reduced.run(feeds)
     technique, config = load(reduced.spec.name), reduced.spec.config
-    for choice, count in zip(choices, reduced.plan.values(), strict=True):
+    dynamic = Plan(reduced.spec.name, technique, config, {}).dynamic
+    for choice, most in zip(choices, reduced.plan.values(), strict=True):
         order, destination = choice.order, choice.destination
+        count = destination.shape[1] if dynamic else most
         kept = order.shape[1] - count
         assert (order.sort(dim=1).values == torch.arange(order.shape[1])).all(), "a token is chosen twice"
         if destination is not None:
-            assert destination.shape[1] == count, f"{destination.shape[1]} tokens go, not {count}"
+            assert destination.shape[1] == count <= most, f"{destination.shape[1]} tokens go, not {count}"
             prefix = 0 if technique.where == "output" else hooks.PREFIX.get(family, 0)  # an output may lack it
             assert ((destination >= prefix) & (destination < kept)).all(), "a destination that is none"
     exact, single = (Reference(family, technique, config, reduced.plan, forced=choices) for _ in range(2))
@@ -197,12 +199,13 @@ def check_weights(got: Choice, wanted: Choice, plain: Choice) -> None:
 
 
 def fate(choice: Choice, count: int) -> torch.Tensor:
-    """(B, N + kept): the token that each one ends in (-1: none), and the tokens that stay in their order."""
+    """(B, 2 N): the token that each one ends in (-1: none), and the tokens that stay in their order."""
     order, destination = choice.order, choice.destination
+    count = count if destination is None else destination.shape[1]
     stay = order[:, : order.shape[1] - count]
     gone = torch.full((len(order), count), -1) if destination is None else stay.gather(1, destination)
     ends = torch.empty_like(order).scatter_(1, order, torch.cat([stay, gone], dim=1))
-    return torch.cat([ends, stay], dim=1)
+    return torch.cat([ends, torch.nn.functional.pad(stay, (0, count), value=-1)], dim=1)
 
 
 def check_values(

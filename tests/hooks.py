@@ -164,6 +164,7 @@ class Reference:
         return State(
             hidden.clone(), self.size, *self.heads, self._bias(), self.scale, self.prefix, block, len(self.blocks),
             self.memory, self.positions, hidden.shape[1] if self.rows is None else self.rows.shape[1],
+            turn=sorted(self.plan).index(block) if block in self.plan else 0,
         )  # fmt: skip
 
     def _enter(
@@ -217,7 +218,7 @@ class Reference:
         state = self._state(hidden, block)
         choice = self._choose(state, block)
         assert choice.destination is not None and self.size is not None
-        kept = state.hidden.shape[1] - self.plan[block]
+        kept = state.hidden.shape[1] - choice.destination.shape[1]
         hidden, size = apply(choice, hidden, self.size, kept)
         if self.memory is not None:
             self.memory, _ = apply(
@@ -273,18 +274,18 @@ def apply(choice: Choice, hidden: torch.Tensor, size: torch.Tensor, kept: int) -
     order, into = choice.order, choice.destination
     assert into is not None
     merged = into.shape[1] - choice.dropped
-    if merged == 0:
+    if choice.dropped and merged == 0:
         stay = order[:, :kept, None]
         return hidden.gather(1, stay.expand(-1, -1, hidden.shape[2])), size.gather(1, stay)
     order, into = order[:, : kept + merged], into[:, :merged]
-    ones = torch.ones_like(size)
+    ones, count = torch.ones_like(size), torch.tensor([kept])
     if choice.weight is None:
-        hidden, _ = merge_tokens(hidden, size, order, into)
+        hidden, _ = merge_tokens(hidden, size, order, into, count)
     elif choice.mean:
-        hidden, _ = merge_tokens(hidden, choice.weight, order, into)
+        hidden, _ = merge_tokens(hidden, choice.weight, order, into, count)
     else:
-        hidden = sum_tokens(hidden, choice.weight, order, into, kept)
-    return hidden, sum_tokens(size, ones if choice.share is None else choice.share, order, into, kept)
+        hidden = sum_tokens(hidden, choice.weight, order, into, count)
+    return hidden, sum_tokens(size, ones if choice.share is None else choice.share, order, into, count)
 
 
 def merged_attention(state: State, choice: Choice) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,11 +58,18 @@ class OnSamples:
 
 
 def run_graph(model: ir.Model, inputs: Sequence[TensorSpec], feeds: Arrays) -> Arrays:
-    """Run a graph as it stands on onnxruntime."""
+    """Run a graph as it stands on onnxruntime, once."""
+    with running(model, inputs) as run:
+        return run(feeds)
+
+
+@contextmanager
+def running(model: ir.Model, inputs: Sequence[TensorSpec]) -> Iterator[Callable[[Arrays], Arrays]]:
+    """A graph as it stands on onnxruntime."""
     from edgetok import runtimes
     from edgetok.serialize import write_model
 
     with TemporaryDirectory(prefix="edgetok-") as folder:
         write_model(model, Path(folder))
         with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
-            return runtime.run(feeds)
+            yield runtime.run

@@ -68,7 +68,7 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
-    from edgetok.api.samples import OnSamples, run_graph
+    from edgetok.api.samples import OnSamples, run_graph, running
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
@@ -77,7 +77,7 @@ def export(
     from edgetok.lowbit.quantise import FewBits
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
-    from edgetok.transform import aligned, sample_inputs, transform
+    from edgetok.transform import aligned, aligned_apart, sample_inputs, transform
 
     say = progress or (lambda _: None)
     for name, value, accepted in (("dtype", dtype, get_args(Dtype)), ("emit", emit, get_args(Emit))):
@@ -108,8 +108,10 @@ def export(
     )
     add_functions(captured.model)
     say("comparing with the original")
-    expected = run_graph(captured.model, captured.inputs, feeds)
-    fidelity = compare_outputs(*aligned(expected, original), feeds.get("attention_mask"))
+    with running(captured.model, captured.inputs) as run:
+        expected = run(feeds)
+        pair = aligned_apart(run, feeds, original, batch or 1) if done.dynamic else aligned(expected, original)
+    fidelity = compare_outputs(*pair, feeds.get("attention_mask"))
     check_fidelity(fidelity, min_cosine)
     for note in done.notes:
         say(note)
@@ -336,7 +338,9 @@ def side(bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32") -> Side:
     from edgetok.worker import Side
 
     graph = for_onnxruntime(bundle, arithmetic)
-    return Side(bundle.path.name, graph, bundle.manifest.inputs, feeds, tokens=tokens_per_block(bundle))
+    manifest, tokens = bundle.manifest, tokens_per_block(bundle)
+    dynamic = any(step.dynamic for step in manifest.schedule)
+    return Side(bundle.path.name, graph, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
 
 
 def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:

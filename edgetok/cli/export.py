@@ -104,7 +104,7 @@ def _render(bundle: Bundle, console: Console) -> None:
     tokens = [str(manifest.tokens)]
     for step in manifest.schedule:
         behind = f" of {step.tokens_in} behind" if step.block is None else ""
-        tokens.append(f"{step.tokens_out}{behind}")
+        tokens.append(f"{'~' if step.dynamic else ''}{step.tokens_out}{behind}")
     rows = {
         "bundle": str(bundle.path),
         "id": bundle.id[:16],

@@ -127,10 +127,12 @@ def _weights(weights: list[dict[str, Any]], console: Console) -> None:
 def _blocks(tokens: list[tuple[int, int]], schedule: list[dict[str, Any]], console: Console) -> None:
     """A line per block, with a bar as long as the share of the tokens that is left."""
     by = {step["block"]: step["technique"] for step in schedule}
+    about = min((step["block"] for step in schedule if step["dynamic"]), default=len(tokens))
     made = table("block", "in", "out", "by", "", right=("block", "in", "out"))
     for block, (before, after) in enumerate(tokens):
         bar = "█" * max(1, round(30 * after / tokens[0][0]))
-        made.add_row(str(block), str(before), str(after), by.get(block, ""), f"[cyan]{bar}[/]")
+        marks = ("~" if block > about else "", "~" if block >= about else "")
+        made.add_row(str(block), f"{marks[0]}{before}", f"{marks[1]}{after}", by.get(block, ""), f"[cyan]{bar}[/]")
     for step in schedule:
         if step["block"] is None:
             made.add_row("behind", str(step["tokens_in"]), str(step["tokens_out"]), step["technique"], "")

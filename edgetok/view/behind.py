@@ -72,7 +72,7 @@ def reduce_outputs(view: TransformerView, flow: Flow, plan: Plan, memory: ir.Val
         graph.outputs.append(value)
     return TokenMap(
         tokens=site.crops * (view.tokens - cut),
-        kept=step.kept,
+        kept=site.tokens - site.count,
         outputs=names,
         rows="token_rows",
         positions="token_positions",
@@ -86,7 +86,7 @@ def _site(view: TransformerView, tokens: ir.Value, plan: Plan, stage: Stage, cut
     size = None if stage.size is None else behind(op, stage.size, cut)
     memory = None if memory is None else op.Slice(memory, np.array([cut]), np.array([g.LAST]), np.array([1]))
     site = Site(
-        op, tokens, view.model.graph.inputs[0], None, None, None, None, size, padded, stage.tokens - cut,
+        op, tokens, view.model.graph.inputs[0], None, None, None, None, size, padded, stage.fixed - cut,
         view.prefix - cut, plan.behind, len(view.blocks), len(view.blocks), memory, original=view.tokens - cut,
         positions=_positions(op, stage, cut), source=_source(view, tokens),
     )  # fmt: skip

@@ -72,7 +72,7 @@ def emit_reduced(graph: ir.Graph, flow: Flow, tokens: Tokens) -> TokenMap | None
         graph.outputs.append(value)
     return TokenMap(
         tokens=g.static_shape(extra["token_rows"])[1],  # type: ignore[index,arg-type]
-        kept=stage.tokens - cut,
+        kept=stage.tokens - cut if isinstance(stage.tokens, int) else None,
         outputs=tuple(value.name or "" for value in given),
         rows="token_rows",
         sizes="token_size" if "token_size" in extra else None,
@@ -94,7 +94,7 @@ def behind(op: g.Emitter, value: ir.Value, cut: int) -> ir.Value:
         return value
     dims = list(value.shape or ())
     part = op.Slice(value, np.array([cut]), np.array([g.LAST]), np.array([1]))
-    return g.typed(part, value.dtype, [dims[0], dims[1] - cut, *dims[2:]])
+    return g.typed(part, value.dtype, [dims[0], g.without(dims[1], cut), *dims[2:]])
 
 
 def now(value: ir.Value) -> ir.Value:

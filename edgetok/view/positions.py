@@ -40,7 +40,7 @@ def local_bias(op: g.Emitter, stage: Stage, reach: int, bias: ir.Value | None, d
 def _far(op: g.Emitter, stage: Stage, reach: int) -> ir.Value | np.ndarray:
     """(B or 1, 1, N, N) bool: whether a query and a key stood farther apart than `reach`."""
     if stage.positions is None:
-        place = np.arange(stage.tokens)
+        place = np.arange(stage.fixed)
         return (np.abs(place[:, None] - place) > reach)[None, None]
     places = op.Cast(stage.positions, to=ir.DataType.FLOAT)  # exact below 2^24, and known to every runtime
     keys, queries = op.Unsqueeze(places, np.array([1, 2])), op.Unsqueeze(places, np.array([1, 3]))
@@ -65,5 +65,5 @@ def _rows(op: g.Emitter, table: Table, stage: Stage) -> ir.Value:
         if axis > 1:
             found = op.Transpose(found, perm=[axis - 1, *range(axis - 1), *range(axis, rank)])
         shape = ["batch", *shared]
-    shape[axis] = stage.tokens - table.cut
+    shape[axis] = g.without(stage.tokens, table.cut)
     return g.typed(found, value.dtype, shape)

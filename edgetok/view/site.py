@@ -14,6 +14,7 @@ from edgetok.errors import Refusal
 from edgetok.view.attention import AttentionMap
 
 EPSILON = 1e-24  # of a mean square
+Number = int | np.ndarray | ir.Value  # the last two (1,) int64
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Site:
         attention: what each token of this block attends to; None behind the encoder.
         size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         padded: whether some tokens may be padding.
-        tokens: N.
+        tokens: N; the most that it can be, where only the run says it.
         prefix: leading tokens that are no patches (CLS, registers); they must stay first, in their order.
-        count: how many tokens go.
+        count: how many tokens go; the most that may, of a dynamic technique.
         block, blocks: number of this block, and how many there are.
         memory: (B, N, M) fp32: what the technique observed in the blocks so far; None for nothing.
         crops: how many pictures the tokens come from, one behind the other: a thumbnail and its crops, or frames.
@@ -38,6 +39,8 @@ class Site:
         original: how many tokens the first block has.
         source: (B, N0, C) behind the encoder: the residual stream behind the last block, from which norms and
             a projector make `hidden`; None where nothing is made of it.
+        turn: how many blocks reduced before this one.
+        length: (1,) int64: N, where only the run says it; else None.
     """
 
     op: g.Emitter
@@ -59,6 +62,8 @@ class Site:
     positions: ir.Value | None = None
     original: int = 0
     source: ir.Value | None = None
+    turn: int = 0
+    length: ir.Value | None = None
 
     @property
     def side(self) -> int:
@@ -130,10 +135,10 @@ class Site:
         _, index = self.op.TopK(score, np.array([count]), axis=1, largest=int(not ascending), outputs=2)
         return index
 
-    def in_order(self, index: ir.Value, count: int) -> ir.Value:
+    def in_order(self, index: ir.Value, count: Number) -> ir.Value:
         """(B, count) int64, ascending. Sorted as fp32, which is exact below 2^24 and known to every runtime."""
         floats = self.op.Cast(index, to=ir.DataType.FLOAT)
-        ascending = self.op.TopK(floats, np.array([count]), axis=1, largest=0, outputs=2)[0]
+        ascending = self.op.TopK(floats, _one(count), axis=1, largest=0, outputs=2)[0]
         return self.op.Cast(ascending, to=ir.DataType.INT64)
 
     def keep_highest(self, score: ir.Value) -> ir.Value:
@@ -178,10 +183,18 @@ class Site:
         zeros = self.op.Expand(np.zeros((1, 1), row.dtype), self.op.Concat(batch, np.array([1]), axis=0))
         return self.op.Add(zeros, row[None])  # the zeros are the same in every block: made once
 
-    def part(self, value: ir.Value, start: int, end: int | None = None, step: int = 1) -> ir.Value:
+    def places(self, start: int, end: Number, step: int = 1) -> ir.Value:
+        """(B, K): start, start + step, ... before `end`, the same for every sample."""
+        return self.part(self.per_sample(np.arange(self.tokens)), start, end, step)
+
+    def part(self, value: ir.Value, start: Number, end: Number = g.LAST, step: int = 1) -> ir.Value:
         """value[:, start:end:step]"""
-        end = g.LAST if end is None else end
-        return self.op.Slice(value, np.array([start]), np.array([end]), np.array([1]), np.array([step]))
+        return self.op.Slice(value, _one(start), _one(end), np.array([1]), np.array([step]))
+
+
+def _one(number: Number) -> ir.Value | np.ndarray:
+    """(1,) int64"""
+    return np.array([number]) if isinstance(number, int) else number
 
 
 def _width(value: ir.Value | None) -> int:

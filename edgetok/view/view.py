@@ -106,6 +106,7 @@ class TransformerView:
             starts = {self.blocks[-1].after_attention: len(self.blocks) - 1}
         flow = self.check(starts)
         self._check_class_token(plans)
+        _check_counts(plans)
         self._free_reshapes(flow)
         stage = Stage(self.tokens, size=self._padding())
         for block in self.blocks:
@@ -255,12 +256,13 @@ class TransformerView:
             bias = local_bias(op, stage, block.reach, bias, dtype)
         query, key, value = heads
         attention = AttentionMap(op, query, key, self._scale(block), bias, block.reach is not None)
+        most = self.tokens if stage.length is not None else stage.fixed
         return Site(
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0],
-            query, key, value, attention, stage.size, padded, stage.tokens,
+            query, key, value, attention, stage.size, padded, most,
             self.prefix, acting.counts[block.index] if acting else 0, block.index, len(self.blocks),
             stage.memories.get(plans.index(acting)) if acting else None, positions=stage.positions,
-            original=self.tokens,
+            original=self.tokens, turn=sorted(acting.counts).index(block.index) if acting else 0, length=stage.length,
         )  # fmt: skip
 
     def _reduce(
@@ -293,7 +295,7 @@ class TransformerView:
         hidden.meta.update(attention=site.attention.weights)
         return after, attend_ahead(site, step, selection, block.value)
 
-    def _take_attention(self, block: Block, attended: ir.Value, tokens: int) -> None:
+    def _take_attention(self, block: Block, attended: ir.Value, tokens: int | ir.SymbolicDim) -> None:
         """Let what is computed elsewhere, (B, h, N, d), take the place of a block's attention."""
         old, dims = block.attention, g.static_shape(block.query)
         assert dims is not None
@@ -326,8 +328,8 @@ class TransformerView:
         dims = g.static_shape(block.query)
         assert dims is not None
         new = op.ProportionalAttention(
-            block.query, block.key, block.value, bias, domain="edgetok", scale=self._scale(block), heads=dims[1],
-            queries=stage.tokens,
+            block.query, block.key, block.value, bias, stage.count(), domain="edgetok", scale=self._scale(block),
+            heads=dims[1],
         )  # fmt: skip
         self._take_attention(block, new, stage.tokens)
         block.attention = new.producer()
@@ -346,6 +348,17 @@ class TransformerView:
         """Write the new counts into the shapes."""
         for value, axis in flow.axis.items():
             block = flow.stage[value] - (value in starts)  # a reduction stands behind its start
-            tokens = self.stages[block].tokens if block >= 0 else self.tokens
-            tokens -= flow.cut.get(value, 0)
+            tokens = g.without(self.stages[block].tokens if block >= 0 else self.tokens, flow.cut.get(value, 0))
             value.shape = ir.Shape([tokens if at == axis else dim for at, dim in enumerate(value.shape or ())])
+
+
+def _check_counts(plans: Sequence[Plan]) -> None:
+    """Refuse what would reduce a number of tokens that only the run says, and takes no such."""
+    for first in plans:
+        for plan in plans:
+            if plan is not first and first.dynamic and (plan.behind or max(plan.counts) > min(first.counts)):
+                raise Refusal(
+                    f"{plan.name} stands behind {first.name}, whose counts differ from input to input, "
+                    "and has to know how many tokens there are",
+                    way_out=f"leave dynamic=true away from {first.name}, or let {plan.name} act in earlier blocks",
+                )
