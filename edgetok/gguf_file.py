@@ -6,7 +6,6 @@ for.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -75,7 +74,7 @@ class GgufFile:
         Raises:
             CaptureError: it is of a kind that edgetok does not know.
         """
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
         kind = (self.field("tokenizer.ggml.model"), self.field("tokenizer.ggml.pre"))
         if kind != ("gpt2", "smollm"):
