@@ -121,17 +121,12 @@ class _Builder(GraphBuilder):
         super().__init__(batch)
         self.weights, self.config, self.length = weights, config, length
 
-    def linear(self, name: str, x: ir.Value, width: int, out: int) -> ir.Value:
-        # Stored as a view: transposed when the model is written, so that no second copy lives here.
-        weight = self.constant(f"{name}.weight", self.weights(f"{name}.weight", out, width).T)
-        bias = self.constant(f"{name}.bias", self.weights(f"{name}.bias", out))
-        return self.op(f"{name}/Add", "Add", self.op(f"{name}/MatMul", "MatMul", x, weight), bias)
+    def dense(self, name: str, x: ir.Value, width: int, out: int) -> ir.Value:
+        weight, bias = self.weights(f"{name}.weight", out, width), self.weights(f"{name}.bias", out)
+        return self.linear(name, x, weight, bias)
 
     def norm(self, name: str, x: ir.Value, out: str | None = None) -> ir.Value:
-        scale, bias = (
-            self.constant(f"{name}.{part}", self.weights(f"{name}.{part}", self.config.hidden_size))
-            for part in ("weight", "bias")
-        )
+        scale, bias = (self.weights(f"{name}.{part}", self.config.hidden_size) for part in ("weight", "bias"))
         return self.layer_norm(out or name, x, scale, bias, self.config.layer_norm_eps)
 
     def embeddings(self, ids: ir.Value) -> ir.Value:
@@ -150,9 +145,9 @@ class _Builder(GraphBuilder):
         attention = self._attention(f"{name}.attention", x, mask)
         x = self.norm(f"{name}.attention.output.LayerNorm", self.op(f"{name}.attention/Add", "Add", attention, x))
         kind, attributes = _ACTIVATIONS[config.hidden_act]
-        inner = self.linear(f"{name}.intermediate.dense", x, config.hidden_size, config.intermediate_size)
+        inner = self.dense(f"{name}.intermediate.dense", x, config.hidden_size, config.intermediate_size)
         inner = self.op(f"{name}.intermediate/{kind}", kind, inner, **attributes)
-        mlp = self.linear(f"{name}.output.dense", inner, config.intermediate_size, config.hidden_size)
+        mlp = self.dense(f"{name}.output.dense", inner, config.intermediate_size, config.hidden_size)
         total = self.op(f"{name}.output/Add", "Add", mlp, x)
         return self.norm(f"{name}.output.LayerNorm", total, out="last_hidden_state" if last else None)
 
@@ -161,11 +156,11 @@ class _Builder(GraphBuilder):
         width = config.hidden_size // config.num_attention_heads
         heads = []
         for part in ("query", "key", "value"):
-            flat = self.linear(f"{name}.self.{part}", x, config.hidden_size, config.hidden_size)
+            flat = self.dense(f"{name}.self.{part}", x, config.hidden_size, config.hidden_size)
             heads.append(self.split_heads(f"{name}.self.{part}", flat, self.length, config.num_attention_heads, width))
         attended = self.op(f"{name}.self/Attention", "Attention", *heads, mask, scale=width**-0.5)
         joined = self.join_heads(f"{name}.self", attended, self.length, config.hidden_size)
-        return self.linear(f"{name}.output.dense", joined, config.hidden_size, config.hidden_size)
+        return self.dense(f"{name}.output.dense", joined, config.hidden_size, config.hidden_size)
 
     def sentence_embedding(self, tokens: ir.Value, mask: ir.Value, mean: bool, unit: bool) -> list[ir.Value]:
         """The mean over the tokens that are no padding, if it is wanted."""

@@ -61,9 +61,18 @@ class GraphBuilder:
             self._shared[numbers] = self.constant(f"integers_{len(self._shared)}", np.array(numbers, np.int64))
         return self._shared[numbers]
 
-    def layer_norm(self, name: str, x: ir.Value, scale: ir.Value, bias: ir.Value, epsilon: float) -> ir.Value:
+    def linear(self, name: str, x: ir.Value, matrix: np.ndarray, bias: np.ndarray | None = None) -> ir.Value:
+        """(..., K) times a matrix (N, K).
+
+        The matrix is stored as a view, transposed when the model is written, so that no second copy lives here.
+        """
+        product = self.op(f"{name}/MatMul", "MatMul", x, self.constant(f"{name}.weight", matrix.T))
+        return product if bias is None else self.op(f"{name}/Add", "Add", product, self.constant(f"{name}.bias", bias))
+
+    def layer_norm(self, name: str, x: ir.Value, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> ir.Value:
         """Over the last axis."""
-        return self.op(name, "LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon, stash_type=1)
+        weights = self.constant(f"{name}.weight", scale), self.constant(f"{name}.bias", bias)
+        return self.op(name, "LayerNormalization", x, *weights, axis=-1, epsilon=epsilon, stash_type=1)
 
     def split_heads(self, name: str, x: ir.Value, length: int, heads: int, width: int) -> ir.Value:
         """(B, N, h d) -> (B, h, N, d)."""

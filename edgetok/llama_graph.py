@@ -122,7 +122,7 @@ class _Builder(GraphBuilder):
         self.file.check(name, *shape)
         return self.late_constant(name, shape, lambda: self.file.weight(name))
 
-    def linear(self, name: str, x: ir.Value, width: int, out: int, heads: int | None = None) -> ir.Value:
+    def dense(self, name: str, x: ir.Value, width: int, out: int, heads: int | None = None) -> ir.Value:
         """Of q and k `heads` are given, whose rows are put back into halves."""
         self.file.check(f"{name}.weight", out, width)
 
@@ -151,12 +151,12 @@ class _Builder(GraphBuilder):
         heads = []
         for part, count in (("q", config.heads), ("k", config.kv_heads), ("v", config.kv_heads)):
             turned = count if part != "v" else None
-            flat = self.linear(f"{name}.attn_{part}", x, config.hidden_size, count * config.width, turned)
+            flat = self.dense(f"{name}.attn_{part}", x, config.hidden_size, count * config.width, turned)
             split = self.split_heads(f"{name}.attn_{part}", flat, self.length, count, config.width)
             heads.append(split if part == "v" else self._rotate(f"{name}.attn_{part}", split))
         attended = self.op(f"{name}.attn/Attention", "Attention", *heads, mask, scale=config.width**-0.5)
         joined = self.join_heads(f"{name}.attn", attended, self.length, config.hidden_size)
-        return self.linear(f"{name}.attn_output", joined, config.hidden_size, config.hidden_size)
+        return self.dense(f"{name}.attn_output", joined, config.hidden_size, config.hidden_size)
 
     def _rotate(self, name: str, x: ir.Value) -> ir.Value:
         """(B, h, N, d): the halves a, b of a head become a cos - b sin, b cos + a sin."""
@@ -168,10 +168,10 @@ class _Builder(GraphBuilder):
     def _gated(self, name: str, x: ir.Value) -> ir.Value:
         """SwiGLU."""
         width, inner = self.config.hidden_size, self.config.intermediate_size
-        gate = self.linear(f"{name}.ffn_gate", x, width, inner)
+        gate = self.dense(f"{name}.ffn_gate", x, width, inner)
         gate = self.op(f"{name}.ffn/Mul.gate", "Mul", gate, self.op(f"{name}.ffn/Sigmoid", "Sigmoid", gate))
-        up = self.op(f"{name}.ffn/Mul", "Mul", gate, self.linear(f"{name}.ffn_up", x, width, inner))
-        return self.linear(f"{name}.ffn_down", up, inner, width)
+        up = self.op(f"{name}.ffn/Mul", "Mul", gate, self.dense(f"{name}.ffn_up", x, width, inner))
+        return self.dense(f"{name}.ffn_down", up, inner, width)
 
 
 def in_halves(matrix: np.ndarray, heads: int) -> np.ndarray:

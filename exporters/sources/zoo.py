@@ -30,6 +30,10 @@ def capture_zoo(name: str, options: CaptureOptions) -> Captured:
         from edgetok.exporters.sources import gguf
 
         return gguf.capture(path, origin, length=options.length, batch=options.batch)
+    if path.suffix == ".bin":
+        from edgetok.exporters.sources import ctranslate2
+
+        return ctranslate2.capture(path, origin, batch=options.batch)
     from edgetok.exporters.sources.onnx_file import capture_onnx
 
     return capture_onnx(path, options, origin=origin, preprocess=dict(model.preprocess))
