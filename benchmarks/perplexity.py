@@ -31,7 +31,8 @@ def prose() -> str:
     from pydoc_data.topics import topics
 
     paragraphs = (" ".join(part.split()) for _, text in sorted(topics.items()) for part in text.split("\n\n"))
-    return "\n\n".join(part for part in paragraphs if re.fullmatch(r"[A-Z](?:[^*`|]+ ){11,}[^*`|]+\.", part))
+    plain = re.compile(r"[A-Z][^*`|]+\.")
+    return "\n\n".join(part for part in paragraphs if part.count(" ") > 10 and plain.fullmatch(part))
 
 
 def windows(tokenizer: Path, length: int, count: int) -> np.ndarray:
