@@ -7,7 +7,6 @@ for.
 from __future__ import annotations
 
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +55,6 @@ class GgufFile:
         tensor = self._tensors[name]
         values = self._dequantise(tensor.data, tensor.tensor_type)
         return np.asarray(values, np.float32).reshape([int(size) for size in reversed(tensor.shape)])
-
-    def stored(self, name: str) -> tuple[str, np.ndarray]:
-        """A weight as it lies in the file: the name of its format, and the bytes (rows, bytes of a row)."""
-        tensor = self._tensors[name]
-        return tensor.tensor_type.name, tensor.data
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the weights hold."""
-        return sum(prod(int(size) for size in tensor.shape) for tensor in self._tensors.values())
 
     @cached_property
     def tokenizer(self) -> str:

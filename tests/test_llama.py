@@ -219,8 +219,9 @@ def test_its_tokenizer_gives_back_every_text(smollm2) -> None:
 
 @pytest.mark.parametrize("name", ["blk.0.attn_q.weight", "blk.14.ffn_down.weight", "blk.29.attn_v.weight"])
 def test_q4_1_gives_back_the_very_codes_of_the_file(name: str, smollm2) -> None:
-    kind, raw = smollm2.stored(name)
-    assert kind == "Q4_1"
+    tensor = smollm2._tensors[name]
+    assert tensor.tensor_type.name == "Q4_1"
+    raw = tensor.data
     blocks = raw.reshape(len(raw), -1, 20)  # scale, offset, and 16 bytes with the codes 0..15 low and 16..31 high
     codes = np.concatenate([blocks[..., 4:] & 15, blocks[..., 4:] >> 4], axis=-1)
     matrix = smollm2.weight(name)
