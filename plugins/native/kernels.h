@@ -1,0 +1,40 @@
+// What an instruction set supplies: kernel_<set>.cpp.
+#pragma once
+
+#include "weights.h"
+
+namespace edgetok {
+
+constexpr int64_t kRowsAtOnce = 256;  // of one call of a strip
+
+// Rows of x made ready, in tiles of Kernels::rows_*; a tile's rows lie next to each other, so it is read as one stream.
+struct Activations {
+  void* values;        // a8: (inner / 4, rows, 4) int8; a32: (inner, rows) fp32; zeros where a block is filled up
+  float* scales;       // a8: (blocks, rows), times alpha
+  int32_t* starts;     // a8: (blocks, rows) what a sum starts at, where the bytes looked up have an offset
+  float* sums;         // a8: (groups, rows) of the rounded activations, for planes that look nothing up
+
+  // The tile that starts at a row.
+  Activations at(const Weights& w, int64_t row, bool a8) const {
+    return {static_cast<uint8_t*>(values) + row * w.inner() * (a8 ? 1 : 4), scales + row * w.blocks,
+            starts + row * w.blocks, sums + row * w.groups};
+  }
+};
+
+struct Kernels {
+  const char* name;
+  int64_t rows_a8, rows_a32;  // of a tile
+  void (*pack_a8)(const Weights&, const float* x, int64_t rows, const Activations& tile);
+  void (*pack_a32)(const Weights&, const float* x, int64_t rows, const Activations& tile);
+  // The outputs of a strip, for rows from `from`, the first of a tile, to `to`, at most kRowsAtOnce.
+  void (*strip_a8)(const Weights&, int64_t strip, const Activations&, int64_t from, int64_t to, float* y);
+  void (*strip_a32)(const Weights&, int64_t strip, const Activations&, int64_t from, int64_t to, float* y);
+};
+
+// Null where it was not compiled or the machine cannot run it.
+const Kernels* kernels_avx512();
+const Kernels* kernels_avx2();
+const Kernels* kernels_neon();
+const Kernels* kernels_portable();
+
+}  // namespace edgetok

@@ -1,0 +1,267 @@
+// edgetok::LutMatMul as a custom operator of ONNX Runtime: x (..., K) times a matrix of looked-up entries -> (..., N).
+//
+// mode a32 multiplies fp32 activations; a8 rounds them to int8 per row and block first and multiplies integers.
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <limits>
+#include <string_view>
+
+#include "kernels.h"
+#include "ort_api.h"
+
+#ifndef EDGETOK_SOURCES
+#define EDGETOK_SOURCES "unknown"
+#endif
+
+namespace edgetok {
+namespace {
+
+// Read from the file without loading it: whether these sources made it.
+__attribute__((used)) const char kMark[] = "edgetok sources sha256 " EDGETOK_SOURCES;
+
+// The widest instruction set here, or the widest below the one that EDGETOK_NATIVE_ISA names.
+const Kernels* choose_kernels() {
+  const char* cap = std::getenv("EDGETOK_NATIVE_ISA");
+  const std::string_view most = cap ? cap : "";
+  bool allowed = most.empty();
+  const std::pair<const char*, const Kernels*> sets[] = {
+      {"avx512", kernels_avx512()}, {"avx2", kernels_avx2()}, {"neon", kernels_neon()}};
+  for (const auto& [name, kernels] : sets) {
+    allowed |= most == name;
+    if (allowed && kernels) return kernels;
+  }
+  return kernels_portable();
+}
+
+class Failure : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+class Runtime {
+ public:
+  explicit Runtime(void* const* api) : api_{api} {}
+
+  template <ort::Function function, class... Args>
+  void call(Args... args) const {
+    if (ort::Status* status = api_.call<function>(args...)) {
+      const std::string why = reinterpret_cast<const char* (*)(const ort::Status*)>(
+          api_.functions[ort::kGetErrorMessage])(status);
+      reinterpret_cast<void (*)(ort::Status*)>(api_.functions[ort::kReleaseStatus])(status);
+      throw Failure(why);
+    }
+  }
+  // Run what may throw; nothing may be thrown into ONNX Runtime.
+  template <class F>
+  ort::Status* guarded(F f) const {
+    try {
+      f();
+      return nullptr;
+    } catch (const std::exception& error) {
+      const std::string why = std::string("LutMatMul: ") + error.what();
+      return api_.call<ort::kCreateStatus>(ort::kInvalidArgument, why.c_str());
+    }
+  }
+  std::vector<int64_t> shape(const ort::Value* value, ort::Type* type = nullptr) const {
+    ort::Shape* info = nullptr;
+    call<ort::kGetTensorTypeAndShape>(value, &info);
+    size_t rank = 0;
+    call<ort::kGetDimensionsCount>(static_cast<const ort::Shape*>(info), &rank);
+    std::vector<int64_t> dims(rank);
+    call<ort::kGetDimensions>(static_cast<const ort::Shape*>(info), dims.data(), rank);
+    if (type) call<ort::kGetTensorElementType>(static_cast<const ort::Shape*>(info), type);
+    release(info);
+    return dims;
+  }
+  template <class T>
+  T* data(const ort::Value* value) const {
+    void* data = nullptr;
+    call<ort::kGetTensorMutableData>(value, &data);
+    return static_cast<T*>(data);
+  }
+  void release(ort::Shape* shape) const {
+    reinterpret_cast<void (*)(ort::Shape*)>(api_.functions[ort::kReleaseTensorTypeAndShapeInfo])(shape);
+  }
+
+ private:
+  ort::Api api_;
+};
+
+struct Kernel {
+  Runtime runtime;
+  const Kernels* kernels;
+  bool a8;
+  Weights weights;
+
+  int64_t tile() const { return a8 ? kernels->rows_a8 : kernels->rows_a32; }
+};
+
+// The third of a node's inputs and its like, which have to be initializers.
+const ort::Value* constant(const Runtime& runtime, const ort::KernelInfo* info, size_t index, const char* name) {
+  int is_constant = 0;
+  const ort::Value* value = nullptr;
+  runtime.call<ort::kKernelInfoGetConstantInputTensor>(info, index, &is_constant, &value);
+  if (!is_constant) throw Failure(std::string(name) + " is no initializer");
+  return value;
+}
+
+int64_t integer(const Runtime& runtime, const ort::KernelInfo* info, const char* name) {
+  int64_t value = 0;
+  runtime.call<ort::kKernelInfoGetAttributeInt64>(info, name, &value);
+  return value;
+}
+
+bool is_a8(const Runtime& runtime, const ort::KernelInfo* info) {
+  char mode[8] = {};
+  size_t size = sizeof mode;
+  runtime.call<ort::kKernelInfoGetAttributeString>(info, "mode", static_cast<char*>(mode), &size);
+  if (std::string_view(mode) != "a8" && std::string_view(mode) != "a32")
+    throw Failure("mode is '" + std::string(mode) + "'; a32 and a8 are there");
+  return std::string_view(mode) == "a8";
+}
+
+void require(bool right, const std::string& what) {
+  if (!right) throw Failure(what);
+}
+
+Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
+  const ort::Value* codes = constant(runtime, info, 1, "codes");
+  const ort::Value* codebook = constant(runtime, info, 2, "codebook");
+  const ort::Value* scales = constant(runtime, info, 3, "scales");
+  ort::Type type;
+  const auto packed = runtime.shape(codes), levels = runtime.shape(codebook), groups = runtime.shape(scales, &type);
+  require(packed.size() == 2 && levels.size() == 3 && groups.size() == 3,
+          "codes (N, bytes), codebook (C, P, levels) and scales (N, G, P) have ranks 2, 3 and 3");
+  require(type == ort::kFloat || type == ort::kHalf, "scales are fp32 or fp16");
+  Description d{runtime.data<const uint8_t>(codes), runtime.data<const float>(codebook),
+                runtime.data<const void>(scales), type == ort::kHalf, packed[0], integer(runtime, info, "inner"),
+                packed[1], levels[0], levels[1], groups[1], integer(runtime, info, "bits"), 1.0f};
+  runtime.call<ort::kKernelInfoGetAttributeFloat>(info, "alpha", &d.alpha);
+  require(d.bits >= 2 && d.bits <= 4, std::to_string(d.bits) + " bits; 2, 3 and 4 are there");
+  require(d.outputs > 0 && d.inputs > 0 && d.planes > 0 && d.groups > 0 && d.tables > 0, "an empty weight");
+  require(levels[2] == 1 << d.bits, std::to_string(levels[2]) + " levels for " + std::to_string(d.bits) + " bits");
+  require(groups[0] == d.outputs && groups[2] == d.planes, "codes, codebook and scales do not fit each other");
+  require(d.outputs % d.tables == 0, std::to_string(d.tables) + " codebooks for " + std::to_string(d.outputs) + " outputs");
+  const int64_t held = d.bytes * 8 / d.bits;
+  require(held % d.groups == 0 && held / d.groups % 8 == 0, "a block of weights is a multiple of 8");
+  require(d.inputs <= held && held - d.inputs < held / d.groups, "codes do not hold inner weights");
+  return d;
+}
+
+ort::Status* create(const ort::CustomOp*, void* const* api, const ort::KernelInfo* info, void** kernel) {
+  const Runtime runtime(api);
+  return runtime.guarded([&] {
+    const bool a8 = is_a8(runtime, info);
+    *kernel = new Kernel{runtime, choose_kernels(), a8, Weights(describe(runtime, info), a8)};
+  });
+}
+
+template <class F>
+void parallel(const Runtime& runtime, const ort::KernelContext* context, int64_t count, F f) {
+  if (count == 1) return f(0);
+  void (*each)(void*, size_t) = [](void* data, size_t i) { (*static_cast<F*>(data))(static_cast<int64_t>(i)); };
+  runtime.call<ort::kKernelContextParallelFor>(context, each, static_cast<size_t>(count), static_cast<size_t>(count),
+                                               static_cast<void*>(&f));
+}
+
+// Room for the activations of a call: kept by the thread, so that pages are touched once and not in every layer.
+uint8_t* scratch(int64_t bytes) {
+  thread_local Array<uint8_t> room;
+  thread_local int64_t size = 0;
+  if (bytes > size) room = make_array<uint8_t>(size = bytes);
+  return room.get();
+}
+
+Activations make_room(const Kernel& kernel, int64_t rows) {
+  const Weights& w = kernel.weights;
+  const int64_t values = rows * w.inner() * (kernel.a8 ? 1 : 4), numbers = kernel.a8 ? rows * w.blocks * 4 : 0;
+  uint8_t* room = scratch(values + 2 * numbers + rows * w.groups * 4);
+  return {room, reinterpret_cast<float*>(room + values), reinterpret_cast<int32_t*>(room + values + numbers),
+          reinterpret_cast<float*>(room + values + 2 * numbers)};
+}
+
+void multiply(const Kernel& kernel, const ort::KernelContext* context, const float* x, int64_t rows, float* y) {
+  const Weights& w = kernel.weights;
+  const int64_t tile = kernel.tile(), tiles = (rows + tile - 1) / tile;
+  const Activations all = make_room(kernel, rows);
+  const auto pack = kernel.a8 ? kernel.kernels->pack_a8 : kernel.kernels->pack_a32;
+  const auto strip = kernel.a8 ? kernel.kernels->strip_a8 : kernel.kernels->strip_a32;
+  parallel(kernel.runtime, context, tiles, [&](int64_t i) {
+    pack(w, x + i * tile * w.inputs, std::min(tile, rows - i * tile), all.at(w, i * tile, kernel.a8));
+  });
+  const int64_t at_once = kRowsAtOnce / tile * tile, parts = (rows + at_once - 1) / at_once;
+  parallel(kernel.runtime, context, w.strips * parts, [&](int64_t i) {
+    const int64_t from = i % parts * at_once;
+    strip(w, i / parts, all, from, std::min(from + at_once, rows), y);
+  });
+}
+
+ort::Status* compute(void* data, ort::KernelContext* context) {
+  const Kernel& kernel = *static_cast<Kernel*>(data);
+  const Runtime& runtime = kernel.runtime;
+  return runtime.guarded([&] {
+    const ort::Value* x = nullptr;
+    runtime.call<ort::kKernelContextGetInput>(static_cast<const ort::KernelContext*>(context), size_t(0), &x);
+    auto shape = runtime.shape(x);
+    require(!shape.empty() && shape.back() == kernel.weights.inputs,
+            "x has " + std::to_string(shape.empty() ? 0 : shape.back()) + " columns, the weight " +
+                std::to_string(kernel.weights.inputs));
+    shape.back() = kernel.weights.outputs;
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+    ort::Value* y = nullptr;
+    runtime.call<ort::kKernelContextGetOutput>(context, size_t(0), static_cast<const int64_t*>(shape.data()), shape.size(), &y);
+    if (rows > 0) multiply(kernel, context, runtime.data<const float>(x), rows, runtime.data<float>(y));
+  });
+}
+
+const ort::CustomOp kOperator = {
+    .version = ort::kApiVersion,
+    .create_kernel = nullptr,
+    .get_name = [](const ort::CustomOp*) { return "LutMatMul"; },
+    .get_provider = [](const ort::CustomOp*) -> const char* { return nullptr; },
+    .get_input_type = [](const ort::CustomOp*, size_t i) {
+      return i == 1 ? ort::kUint8 : i == 3 ? ort::kAny : ort::kFloat; },
+    .get_input_count = [](const ort::CustomOp*) { return size_t(4); },
+    .get_output_type = [](const ort::CustomOp*, size_t) { return ort::kFloat; },
+    .get_output_count = [](const ort::CustomOp*) { return size_t(1); },
+    .compute = nullptr,
+    .destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); },
+    .get_input_characteristic = [](const ort::CustomOp*, size_t) { return 0; },
+    .get_output_characteristic = [](const ort::CustomOp*, size_t) { return 0; },
+    .get_input_memory = [](const ort::CustomOp*, size_t) { return 0; },
+    .get_variadic_input_min = [](const ort::CustomOp*) { return 1; },
+    .get_variadic_input_homogeneity = [](const ort::CustomOp*) { return 0; },
+    .get_variadic_output_min = [](const ort::CustomOp*) { return 1; },
+    .get_variadic_output_homogeneity = [](const ort::CustomOp*) { return 0; },
+    .create_kernel_v2 = create,
+    .compute_v2 = compute,
+    .infer_shape = nullptr,
+    .get_start_version = [](const ort::CustomOp*) { return 1; },
+    .get_end_version = [](const ort::CustomOp*) { return std::numeric_limits<int>::max(); },
+    .get_may_inplace = nullptr,
+    .release_may_inplace = nullptr,
+    .get_alias_map = nullptr,
+    .release_alias_map = nullptr,
+};
+
+}  // namespace
+}  // namespace edgetok
+
+#define EDGETOK_EXPORT extern "C" __attribute__((visibility("default")))
+
+EDGETOK_EXPORT const char* edgetok_isa() { return edgetok::choose_kernels()->name; }
+
+EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
+  void* const* api = base->get_api(ort::kApiVersion);
+  if (!api) return nullptr;  // older than 1.17: the session then knows no LutMatMul, and says so
+  const edgetok::Runtime runtime(api);
+  return runtime.guarded([&] {
+    static ort::Domain* domain = nullptr;  // must outlive every session, so it is never released
+    if (!domain) {
+      runtime.call<ort::kCreateCustomOpDomain>("edgetok", &domain);
+      runtime.call<ort::kCustomOpDomainAdd>(domain, &edgetok::kOperator);
+    }
+    runtime.call<ort::kAddCustomOpDomain>(options, domain);
+  });
+}

@@ -1,0 +1,119 @@
+// The two products of a tile, written once over the vector types V of an instruction set.
+//
+// This is compiled once for each set, so no object may share a function with another: V lives in an unnamed namespace,
+// and with it all that is made from these templates.
+#pragma once
+
+#include "kernels.h"
+
+#define EDGETOK_UNROLL _Pragma("GCC unroll 16")
+
+namespace edgetok {
+
+// R rows by C vectors of sums, in registers.
+template <class V, int R, int C>
+struct Sums {
+  typename V::Float at[R][C];
+
+  Sums(const float* c, int64_t pitch, bool add) {
+    EDGETOK_UNROLL for (int r = 0; r < R; ++r)
+      EDGETOK_UNROLL for (int v = 0; v < C; ++v) at[r][v] = add ? V::load(c + r * pitch + v * V::kLanes) : V::set(0);
+  }
+  void store(float* c, int64_t pitch) const {
+    EDGETOK_UNROLL for (int r = 0; r < R; ++r)
+      EDGETOK_UNROLL for (int v = 0; v < C; ++v) V::store(c + r * pitch + v * V::kLanes, at[r][v]);
+  }
+};
+
+// c (R, 32) = or += a (depth, R) panel (depth, 32)
+template <class V, int R>
+void product_a32(const float* a, const float* panel, int64_t depth, float* c, int64_t pitch, bool add) {
+  constexpr int C = V::kColumnsA32, L = V::kLanes;
+  for (int64_t column = 0; column < kStrip; column += C * L) {
+    Sums<V, R, C> sums(c + column, pitch, add);
+    const float* b = panel + column;
+    for (int64_t k = 0; k < depth; ++k, b += kStrip) {
+      typename V::Float weight[C];
+      EDGETOK_UNROLL for (int v = 0; v < C; ++v) weight[v] = V::load(b + v * L);
+      EDGETOK_UNROLL for (int r = 0; r < R; ++r) {
+        const auto one = V::set(a[k * R + r]);
+        EDGETOK_UNROLL for (int v = 0; v < C; ++v) sums.at[r][v] = V::fma(one, weight[v], sums.at[r][v]);
+      }
+    }
+    sums.store(c + column, pitch);
+  }
+}
+
+// The bytes that the codes of a vector's outputs stand for; Bits = 8: a panel holds them already.
+template <class V, int Bits, bool Mixed>
+struct Lookup {
+  typename V::Int table[Mixed ? 4 : 1];
+
+  Lookup() = default;
+  Lookup(const int8_t* tables, int64_t column) {
+    if constexpr (Bits < 8)
+      for (int j = 0; j < (Mixed ? 4 : 1); ++j) table[j] = V::load_table(tables + (j * kStrip / 4 + column / 4) * 16);
+  }
+  typename V::Int operator()(typename V::Int codes, int field) const {
+    if constexpr (Bits == 8) return codes;
+    else if constexpr (Mixed) return V::lookup(table, V::field(codes, field * Bits));
+    else return V::lookup(table[0], V::field(codes, field * Bits));
+  }
+};
+
+template <class V>
+typename V::Float load_scale(const Weights& w, const uint8_t* scales, int64_t index) {
+  return w.half ? V::load_half(reinterpret_cast<const uint16_t*>(scales) + index)
+                : V::load(reinterpret_cast<const float*>(scales) + index);
+}
+
+struct Depth {  // a range of blocks, and the codes or the panel of the first
+  int64_t from, to;
+  const uint8_t* bytes;
+};
+
+// c (R, 32) = or += the sum over blocks of  (start + a w in integers) * scale of w * step * scale of a
+template <class V, int R, int Bits, bool Mixed>
+void product_a8(const Weights& w, int64_t strip, const Pass& pass, Depth depth, const Activations& tile, float* c,
+                int64_t pitch, bool add) {
+  constexpr int C = V::kColumnsA8, L = V::kLanes, kFields = 8 / Bits;
+  const int64_t chunks = w.padded / (4 * kFields);
+  const uint8_t* scales = w.strip_scales(strip, pass.plane);
+  for (int64_t column = 0; column < kStrip; column += C * L) {
+    Sums<V, R, C> sums(c + column, pitch, add);
+    Lookup<V, Bits, Mixed> lookup[C];
+    EDGETOK_UNROLL for (int v = 0; v < C; ++v) lookup[v] = {pass.tables.get() + strip * kTables, column + v * L};
+    const int8_t* a = static_cast<const int8_t*>(tile.values) + depth.from * w.padded * R;
+    const uint8_t* bytes = depth.bytes + column * 4;
+    int64_t group = depth.from / w.per_group, left = w.per_group - depth.from % w.per_group;
+    for (int64_t block = depth.from; block < depth.to; ++block) {
+      typename V::Int whole[R][C];
+      EDGETOK_UNROLL for (int r = 0; r < R; ++r)
+        EDGETOK_UNROLL for (int v = 0; v < C; ++v) whole[r][v] = V::start(tile.starts[block * R + r]);
+      for (int64_t i = 0; i < chunks; ++i, bytes += kChunk, a += 4 * kFields * R) {
+        typename V::Int codes[C];
+        EDGETOK_UNROLL for (int v = 0; v < C; ++v) codes[v] = V::load_bytes(bytes + v * L * 4);
+        EDGETOK_UNROLL for (int f = 0; f < kFields; ++f) {
+          typename V::Int weight[C];
+          EDGETOK_UNROLL for (int v = 0; v < C; ++v) weight[v] = lookup[v](codes[v], f);
+          EDGETOK_UNROLL for (int r = 0; r < R; ++r)
+            EDGETOK_UNROLL for (int v = 0; v < C; ++v)
+              whole[r][v] = V::dot(whole[r][v], weight[v], a + (f * R + r) * 4);
+        }
+      }
+      typename V::Float scale[C];
+      EDGETOK_UNROLL for (int v = 0; v < C; ++v)
+        scale[v] = V::mul(load_scale<V>(w, scales, group * kStrip + column + v * L),
+                          V::load(pass.steps.get() + strip * kStrip + column + v * L));
+      EDGETOK_UNROLL for (int r = 0; r < R; ++r) {
+        const auto of_row = V::set(tile.scales[block * R + r]);
+        EDGETOK_UNROLL for (int v = 0; v < C; ++v)
+          sums.at[r][v] = V::fma(V::to_float(whole[r][v]), V::mul(scale[v], of_row), sums.at[r][v]);
+      }
+      if (--left == 0) ++group, left = w.per_group;
+    }
+    sums.store(c + column, pitch);
+  }
+}
+
+}  // namespace edgetok

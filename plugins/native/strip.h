@@ -1,0 +1,212 @@
+// A strip of outputs for many rows: codes are decoded into a panel that stays in the L1 cache and serves all rows.
+#pragma once
+
+#include <cstring>
+
+#include "product.h"
+
+namespace edgetok {
+
+constexpr int64_t kPanel = 32768;  // bytes
+
+// x (rows, K) -> values (inner, rows)
+template <class V>
+void pack_a32(const Weights& w, const float* x, int64_t rows, const Activations& tile) {
+  float* values = static_cast<float*>(tile.values);
+  for (int64_t r = 0; r < rows; ++r, x += w.inputs)
+    for (int64_t b = 0; b < w.blocks; ++b)
+      for (int64_t i = 0; i < w.padded; ++i) {
+        const int64_t k = b * w.block + i;
+        values[(b * w.padded + i) * rows + r] = i < w.block && k < w.inputs ? w.alpha * x[k] : 0.0f;
+      }
+}
+
+// Round a block: s = max |x| / 127 and q = x / s, half to even. Returns s: NaN if anything in it is not finite.
+template <class V>
+float round_block(const float* x, int64_t count, int8_t* q) {
+  uint32_t most = 0;  // |x| as integers: they order as the numbers do, NaN above infinity
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, 4);
+    bits &= 0x7fffffff;
+    most = bits > most ? bits : most;
+  }
+  float largest;
+  std::memcpy(&largest, &most, 4);
+  const float s = most < 0x7f800000 ? largest / 127 : __builtin_nanf("");
+  if (!(s > 0)) {
+    std::memset(q, 0, count);
+    return s;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    float whole = x[i] / s;  // beyond 127 only where s is denormal
+    whole = whole > 127 ? 127 : whole < -127 ? -127 : whole;
+    whole += 12582912.0f;  // 1.5 * 2^23: the integer is now in the low bits
+    int32_t bits;
+    std::memcpy(&bits, &whole, 4);
+    q[i] = static_cast<int8_t>(bits - 0x4b400000);
+  }
+  return s;
+}
+
+// x (rows, K) -> values (inner / 4, rows, 4), scales, starts and sums
+template <class V>
+void pack_a8(const Weights& w, const float* x, int64_t rows, const Activations& tile) {
+  int8_t* values = static_cast<int8_t*>(tile.values);
+  std::memset(tile.sums, 0, rows * w.groups * sizeof(float));
+  for (int64_t r = 0; r < rows; ++r, x += w.inputs)
+    for (int64_t b = 0; b < w.blocks; ++b) {
+      int8_t q[kWidestBlock] = {};
+      const int64_t rest = w.inputs - b * w.block, count = rest < 0 ? 0 : rest < w.block ? rest : w.block;
+      const float s = round_block<V>(x + b * w.block, count, q) * w.alpha;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < w.padded; ++i) sum += q[i];
+      tile.scales[b * rows + r] = s;
+      tile.starts[b * rows + r] = -V::kOffset * sum;
+      tile.sums[b / w.per_group * rows + r] += s * static_cast<float>(sum);
+      for (int64_t i = 0; i < w.padded / 4; ++i) std::memcpy(values + ((b * w.padded / 4 + i) * rows + r) * 4, q + i * 4, 4);
+    }
+}
+
+// Codes -> panel (k, 32) fp32: sum over planes of scale * level
+template <class V, int Bits>
+void decode_a32(const Weights& w, int64_t strip, int64_t from, int64_t to, float* panel) {
+  constexpr int L = V::kLanes, kFields = 8 / Bits;
+  const uint8_t* codes = w.strip_codes(strip) + from * w.chunks() * kChunk;
+  const int32_t* first = w.first.data() + strip * kStrip;
+  for (int64_t block = from; block < to; ++block)
+    for (int64_t i = 0; i < w.chunks(); ++i, codes += kChunk, panel += 4 * kFields * kStrip)
+      for (int64_t column = 0; column < kStrip; column += L) {
+        const auto word = V::load_bytes(codes + column * 4);
+        for (int64_t p = 0; p < w.planes; ++p) {
+          const auto scale = load_scale<V>(w, w.strip_scales(strip, p), block / w.per_group * kStrip + column);
+          const float* levels = w.levels.data() + p * 16;
+          const typename V::Levels table(levels + first[0]);
+          EDGETOK_UNROLL for (int shift = 0; shift < 32; shift += Bits) {
+            float* at = panel + (shift % 8 / Bits * 4 + shift / 8) * kStrip + column;
+            const auto level = w.mixed ? V::gather(levels, first + column, word, shift) : V::pick(table, word, shift);
+            V::store(at, p ? V::fma(scale, level, V::load(at)) : V::mul(scale, level));
+          }
+        }
+      }
+}
+
+// Codes -> panel (k / 4, 32, 4) of bytes
+template <class V, int Bits, bool Mixed>
+void decode_a8(const Weights& w, int64_t strip, const Pass& pass, Depth depth, uint8_t* panel) {
+  constexpr int L = V::kLanes, kFields = 8 / Bits;
+  for (int64_t column = 0; column < kStrip; column += L) {
+    const Lookup<V, Bits, Mixed> lookup(pass.tables.get() + strip * kTables, column);
+    const uint8_t* codes = depth.bytes + column * 4;
+    uint8_t* to = panel + column * 4;
+    for (int64_t i = 0; i < (depth.to - depth.from) * w.chunks(); ++i, codes += kChunk, to += kFields * kChunk) {
+      const auto word = V::load_bytes(codes);
+      EDGETOK_UNROLL for (int f = 0; f < kFields; ++f) V::store_bytes(to + f * kChunk, lookup(word, f));
+    }
+  }
+}
+
+// Call f with the number of rows as a constant.
+template <int Most, class F>
+void with_rows(int64_t rows, F f) {
+  if constexpr (Most > 1)
+    if (rows < Most) return with_rows<Most - 1>(rows, f);
+  f.template operator()<Most>();
+}
+
+// Call f with the bits of a code and whether a strip mixes tables as constants.
+template <class F>
+void with_format(const Weights& w, F f) {
+  if (w.bits == 2) return w.mixed ? f.template operator()<2, true>() : f.template operator()<2, false>();
+  return w.mixed ? f.template operator()<4, true>() : f.template operator()<4, false>();
+}
+
+// Where the products of a strip and some rows are put: y itself, or a buffer where the strip has fewer than 32 outputs.
+struct Target {
+  float* y;
+  int64_t width, outputs, from, to, pitch;
+  float* c;
+  alignas(64) float buffer[kRowsAtOnce * kStrip];
+
+  Target(const Weights& w, int64_t strip, int64_t from, int64_t to, float* all)
+      : y(all + from * w.outputs + strip * kStrip), width(w.outputs - strip * kStrip), outputs(w.outputs), from(from),
+        to(to), pitch(width < kStrip ? kStrip : outputs), c(width < kStrip ? buffer : y) {}
+  float* at(int64_t row) { return c + (row - from) * pitch; }
+  void finish() {
+    if (c == buffer)
+      for (int64_t r = 0; r < to - from; ++r) std::memcpy(y + r * outputs, buffer + r * kStrip, width * sizeof(float));
+  }
+};
+
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class V>
+void strip_a32(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, float* y) {
+  alignas(64) float panel[kPanel / 4];
+  Target target(w, strip, from, to, y);
+  const int64_t step = kPanel / (w.padded * kStrip * 4);
+  for (int64_t block = 0; block < w.blocks; block += step) {
+    const int64_t end = least(block + step, w.blocks);
+    with_format(w, [&]<int Bits, bool> { decode_a32<V, Bits>(w, strip, block, end, panel); });
+    for (int64_t row = from; row < to; row += V::kRowsA32)
+      with_rows<V::kRowsA32>(to - row, [&]<int R> {
+        const float* a = static_cast<const float*>(all.at(w, row, false).values) + block * w.padded * R;
+        product_a32<V, R>(a, panel, (end - block) * w.padded, target.at(row), target.pitch, block > 0);
+      });
+  }
+  target.finish();
+}
+
+// A pass that looks nothing up adds  sums (rows, groups) * scales (groups, 32) * steps: a product in fp32.
+template <class V>
+void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activations& all, Target& target, bool add) {
+  alignas(64) float panel[kPanel / 4];
+  for (int64_t group = 0; group < w.groups; group += kPanel / (4 * kStrip), add = true) {
+    const int64_t end = least(group + kPanel / (4 * kStrip), w.groups);
+    for (int64_t i = group * kStrip; i < end * kStrip; i += V::kLanes)
+      V::store(panel + i - group * kStrip, V::mul(load_scale<V>(w, w.strip_scales(strip, pass.plane), i),
+                                                  V::load(pass.steps.get() + strip * kStrip + i % kStrip)));
+    for (int64_t row = target.from; row < target.to; row += V::kRowsA8)
+      with_rows<V::kRowsA8>(target.to - row, [&]<int R> {
+        product_a32<V, R>(all.at(w, row, true).sums + group * R, panel, end - group, target.at(row), target.pitch, add);
+      });
+  }
+}
+
+template <class V>
+void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, float* y) {
+  alignas(64) uint8_t panel[kPanel];
+  Target target(w, strip, from, to, y);
+  bool add = false;
+  const int64_t step = kPanel / (w.padded * kStrip);
+  for (int64_t block = 0; block < w.blocks; block += step) {
+    const int64_t end = least(block + step, w.blocks);
+    const Depth codes{block, end, w.strip_codes(strip) + block * w.chunks() * kChunk};
+    for (const Pass& pass : w.passes) {
+      if (!pass.tables) continue;
+      with_format(w, [&]<int Bits, bool Mixed> {
+        if (to - from == 1)
+          return product_a8<V, 1, Bits, Mixed>(w, strip, pass, codes, all.at(w, from, true), target.c, target.pitch, add);
+        decode_a8<V, Bits, Mixed>(w, strip, pass, codes, panel);
+        for (int64_t row = from; row < to; row += V::kRowsA8)
+          with_rows<V::kRowsA8>(to - row, [&]<int R> {
+            product_a8<V, R, 8, false>(w, strip, pass, {block, end, panel}, all.at(w, row, true), target.at(row),
+                                       target.pitch, add);
+          });
+      });
+      add = true;
+    }
+  }
+  for (const Pass& pass : w.passes)
+    if (!pass.tables) add_constant<V>(w, strip, pass, all, target, add), add = true;
+  target.finish();
+}
+
+template <class V>
+const Kernels* kernels_of() {
+  static const Kernels result{V::kName,       V::kRowsA8,      V::kRowsA32,    pack_a8<V>,
+                              pack_a32<V>,    strip_a8<V>,     strip_a32<V>};
+  return &result;
+}
+
+}  // namespace edgetok
