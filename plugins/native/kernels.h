@@ -7,17 +7,18 @@ namespace edgetok {
 
 constexpr int64_t kRowsAtOnce = 256;  // of one call of a strip
 
-// Rows of x made ready, in tiles of Kernels::rows_*; a tile's rows lie next to each other, so it is read as one stream.
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Rows of x rounded to int8, in tiles of Kernels::rows_a8; a tile's rows lie next to each other: it is read as one stream.
 struct Activations {
-  void* values;        // a8: (inner / 4, rows, 4) int8; a32: (inner, rows) fp32; zeros where a block is filled up
-  float* scales;       // a8: (blocks, rows), times alpha
-  int32_t* starts;     // a8: (blocks, rows) what a sum starts at, where the bytes looked up have an offset
-  float* sums;         // a8: (groups, rows) of the rounded activations, for planes that look nothing up
+  int8_t* values;   // (inner / 4, rows, 4), zeros where a block is filled up
+  float* scales;    // (blocks, rows), times alpha
+  int32_t* starts;  // (blocks, rows) what a sum starts at, where the bytes looked up have an offset
+  float* sums;      // (groups, rows) of the rounded activations, for planes that look nothing up
 
   // The tile that starts at a row.
-  Activations at(const Weights& w, int64_t row, bool a8) const {
-    return {static_cast<uint8_t*>(values) + row * w.inner() * (a8 ? 1 : 4), scales + row * w.blocks,
-            starts + row * w.blocks, sums + row * w.groups};
+  Activations at(const Weights& w, int64_t row) const {
+    return {values + row * w.inner(), scales + row * w.blocks, starts + row * w.blocks, sums + row * w.groups};
   }
 };
 
@@ -25,10 +26,9 @@ struct Kernels {
   const char* name;
   int64_t rows_a8, rows_a32;  // of a tile
   void (*pack_a8)(const Weights&, const float* x, int64_t rows, const Activations& tile);
-  void (*pack_a32)(const Weights&, const float* x, int64_t rows, const Activations& tile);
   // The outputs of a strip, for rows from `from`, the first of a tile, to `to`, at most kRowsAtOnce.
   void (*strip_a8)(const Weights&, int64_t strip, const Activations&, int64_t from, int64_t to, float* y);
-  void (*strip_a32)(const Weights&, int64_t strip, const Activations&, int64_t from, int64_t to, float* y);
+  void (*strip_a32)(const Weights&, int64_t strip, const float* x, int64_t from, int64_t to, float* y);
 };
 
 // Null where it was not compiled or the machine cannot run it.

@@ -92,8 +92,6 @@ struct Kernel {
   const Kernels* kernels;
   bool a8;
   Weights weights;
-
-  int64_t tile() const { return a8 ? kernels->rows_a8 : kernels->rows_a32; }
 };
 
 // The third of a node's inputs and its like, which have to be initializers.
@@ -172,28 +170,31 @@ uint8_t* scratch(int64_t bytes) {
   return room.get();
 }
 
-Activations make_room(const Kernel& kernel, int64_t rows) {
-  const Weights& w = kernel.weights;
-  const int64_t values = rows * w.inner() * (kernel.a8 ? 1 : 4), numbers = kernel.a8 ? rows * w.blocks * 4 : 0;
+Activations make_room(const Weights& w, int64_t rows) {
+  const int64_t values = rows * w.inner(), numbers = rows * w.blocks * 4;
   uint8_t* room = scratch(values + 2 * numbers + rows * w.groups * 4);
-  return {room, reinterpret_cast<float*>(room + values), reinterpret_cast<int32_t*>(room + values + numbers),
-          reinterpret_cast<float*>(room + values + 2 * numbers)};
+  return {reinterpret_cast<int8_t*>(room), reinterpret_cast<float*>(room + values),
+          reinterpret_cast<int32_t*>(room + values + numbers), reinterpret_cast<float*>(room + values + 2 * numbers)};
 }
 
 void multiply(const Kernel& kernel, const ort::KernelContext* context, const float* x, int64_t rows, float* y) {
   const Weights& w = kernel.weights;
-  const int64_t tile = kernel.tile(), tiles = (rows + tile - 1) / tile;
-  const Activations all = make_room(kernel, rows);
-  const auto pack = kernel.a8 ? kernel.kernels->pack_a8 : kernel.kernels->pack_a32;
-  const auto strip = kernel.a8 ? kernel.kernels->strip_a8 : kernel.kernels->strip_a32;
-  parallel(kernel.runtime, context, tiles, [&](int64_t i) {
-    pack(w, x + i * tile * w.inputs, std::min(tile, rows - i * tile), all.at(w, i * tile, kernel.a8));
+  const Kernels& k = *kernel.kernels;
+  const auto strips = [&](int64_t tile, auto f) {
+    const int64_t at_once = kRowsAtOnce / tile * tile, parts = (rows + at_once - 1) / at_once;
+    parallel(kernel.runtime, context, w.strips * parts, [&](int64_t i) {
+      const int64_t from = i % parts * at_once;
+      f(i / parts, from, std::min(from + at_once, rows));
+    });
+  };
+  if (!kernel.a8)
+    return strips(k.rows_a32, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a32(w, strip, x, from, to, y); });
+  const Activations all = make_room(w, rows);
+  parallel(kernel.runtime, context, (rows + k.rows_a8 - 1) / k.rows_a8, [&](int64_t i) {
+    const int64_t row = i * k.rows_a8;
+    k.pack_a8(w, x + row * w.inputs, std::min(k.rows_a8, rows - row), all.at(w, row));
   });
-  const int64_t at_once = kRowsAtOnce / tile * tile, parts = (rows + at_once - 1) / at_once;
-  parallel(kernel.runtime, context, w.strips * parts, [&](int64_t i) {
-    const int64_t from = i % parts * at_once;
-    strip(w, i / parts, all, from, std::min(from + at_once, rows), y);
-  });
+  strips(k.rows_a8, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a8(w, strip, all, from, to, y); });
 }
 
 ort::Status* compute(void* data, ort::KernelContext* context) {

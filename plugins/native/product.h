@@ -25,20 +25,23 @@ struct Sums {
   }
 };
 
-// c (R, 32) = or += a (depth, R) panel (depth, 32)
+// c (R, 32) = or += a (R, depth) panel (depth, 32)
 template <class V, int R>
-void product_a32(const float* a, const float* panel, int64_t depth, float* c, int64_t pitch, bool add) {
+void product_a32(const float* a, int64_t row, int64_t step, const float* panel, int64_t depth, float* c, int64_t pitch,
+                 bool add) {
   constexpr int C = V::kColumnsA32, L = V::kLanes;
   for (int64_t column = 0; column < kStrip; column += C * L) {
     Sums<V, R, C> sums(c + column, pitch, add);
-    const float* b = panel + column;
+    const float *b = panel + column, *at[(R + 2) / 3];  // three rows a pointer: what an address can hold
+    EDGETOK_UNROLL for (int r = 0; r < R; r += 3) at[r / 3] = a + r * row;
     for (int64_t k = 0; k < depth; ++k, b += kStrip) {
       typename V::Float weight[C];
       EDGETOK_UNROLL for (int v = 0; v < C; ++v) weight[v] = V::load(b + v * L);
       EDGETOK_UNROLL for (int r = 0; r < R; ++r) {
-        const auto one = V::set(a[k * R + r]);
+        const auto one = V::set(at[r / 3][r % 3 * row]);
         EDGETOK_UNROLL for (int v = 0; v < C; ++v) sums.at[r][v] = V::fma(one, weight[v], sums.at[r][v]);
       }
+      EDGETOK_UNROLL for (int r = 0; r < R; r += 3) at[r / 3] += step;
     }
     sums.store(c + column, pitch);
   }
@@ -83,7 +86,7 @@ void product_a8(const Weights& w, int64_t strip, const Pass& pass, Depth depth, 
     Sums<V, R, C> sums(c + column, pitch, add);
     Lookup<V, Bits, Mixed> lookup[C];
     EDGETOK_UNROLL for (int v = 0; v < C; ++v) lookup[v] = {pass.tables.get() + strip * kTables, column + v * L};
-    const int8_t* a = static_cast<const int8_t*>(tile.values) + depth.from * w.padded * R;
+    const int8_t* a = tile.values + depth.from * w.padded * R;
     const uint8_t* bytes = depth.bytes + column * 4;
     int64_t group = depth.from / w.per_group, left = w.per_group - depth.from % w.per_group;
     for (int64_t block = depth.from; block < depth.to; ++block) {

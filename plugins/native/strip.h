@@ -3,89 +3,34 @@
 
 #include <cstring>
 
+#include "pack.h"
 #include "product.h"
 
 namespace edgetok {
 
 constexpr int64_t kPanel = 32768;  // bytes
 
-// x (rows, K) -> values (inner, rows)
-template <class V>
-void pack_a32(const Weights& w, const float* x, int64_t rows, const Activations& tile) {
-  float* values = static_cast<float*>(tile.values);
-  for (int64_t r = 0; r < rows; ++r, x += w.inputs)
-    for (int64_t b = 0; b < w.blocks; ++b)
-      for (int64_t i = 0; i < w.padded; ++i) {
-        const int64_t k = b * w.block + i;
-        values[(b * w.padded + i) * rows + r] = i < w.block && k < w.inputs ? w.alpha * x[k] : 0.0f;
-      }
-}
-
-// Round a block: s = max |x| / 127 and q = x / s, half to even. Returns s: NaN if anything in it is not finite.
-template <class V>
-float round_block(const float* x, int64_t count, int8_t* q) {
-  uint32_t most = 0;  // |x| as integers: they order as the numbers do, NaN above infinity
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, x + i, 4);
-    bits &= 0x7fffffff;
-    most = bits > most ? bits : most;
-  }
-  float largest;
-  std::memcpy(&largest, &most, 4);
-  const float s = most < 0x7f800000 ? largest / 127 : __builtin_nanf("");
-  if (!(s > 0)) {
-    std::memset(q, 0, count);
-    return s;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    float whole = x[i] / s;  // beyond 127 only where s is denormal
-    whole = whole > 127 ? 127 : whole < -127 ? -127 : whole;
-    whole += 12582912.0f;  // 1.5 * 2^23: the integer is now in the low bits
-    int32_t bits;
-    std::memcpy(&bits, &whole, 4);
-    q[i] = static_cast<int8_t>(bits - 0x4b400000);
-  }
-  return s;
-}
-
-// x (rows, K) -> values (inner / 4, rows, 4), scales, starts and sums
-template <class V>
-void pack_a8(const Weights& w, const float* x, int64_t rows, const Activations& tile) {
-  int8_t* values = static_cast<int8_t*>(tile.values);
-  std::memset(tile.sums, 0, rows * w.groups * sizeof(float));
-  for (int64_t r = 0; r < rows; ++r, x += w.inputs)
-    for (int64_t b = 0; b < w.blocks; ++b) {
-      int8_t q[kWidestBlock] = {};
-      const int64_t rest = w.inputs - b * w.block, count = rest < 0 ? 0 : rest < w.block ? rest : w.block;
-      const float s = round_block<V>(x + b * w.block, count, q) * w.alpha;
-      int32_t sum = 0;
-      for (int64_t i = 0; i < w.padded; ++i) sum += q[i];
-      tile.scales[b * rows + r] = s;
-      tile.starts[b * rows + r] = -V::kOffset * sum;
-      tile.sums[b / w.per_group * rows + r] += s * static_cast<float>(sum);
-      for (int64_t i = 0; i < w.padded / 4; ++i) std::memcpy(values + ((b * w.padded / 4 + i) * rows + r) * 4, q + i * 4, 4);
-    }
-}
-
-// Codes -> panel (k, 32) fp32: sum over planes of scale * level
+// Codes -> panel (k, 32) fp32: sum over planes of scale * level, times alpha. What fills up a block is written over by the
+// next one.
 template <class V, int Bits>
 void decode_a32(const Weights& w, int64_t strip, int64_t from, int64_t to, float* panel) {
   constexpr int L = V::kLanes, kFields = 8 / Bits;
   const uint8_t* codes = w.strip_codes(strip) + from * w.chunks() * kChunk;
   const int32_t* first = w.first.data() + strip * kStrip;
-  for (int64_t block = from; block < to; ++block)
-    for (int64_t i = 0; i < w.chunks(); ++i, codes += kChunk, panel += 4 * kFields * kStrip)
+  const auto alpha = V::set(w.alpha);
+  for (int64_t block = from; block < to; ++block, panel += w.block * kStrip)
+    for (int64_t i = 0; i < w.chunks(); ++i, codes += kChunk)
       for (int64_t column = 0; column < kStrip; column += L) {
         const auto word = V::load_bytes(codes + column * 4);
         for (int64_t p = 0; p < w.planes; ++p) {
-          const auto scale = load_scale<V>(w, w.strip_scales(strip, p), block / w.per_group * kStrip + column);
+          const int64_t at = block / w.per_group * kStrip + column;
+          const auto scale = V::mul(alpha, load_scale<V>(w, w.strip_scales(strip, p), at));
           const float* levels = w.levels.data() + p * 16;
           const typename V::Levels table(levels + first[0]);
           EDGETOK_UNROLL for (int shift = 0; shift < 32; shift += Bits) {
-            float* at = panel + (shift % 8 / Bits * 4 + shift / 8) * kStrip + column;
+            float* to = panel + ((i * kFields + shift % 8 / Bits) * 4 + shift / 8) * kStrip + column;
             const auto level = w.mixed ? V::gather(levels, first + column, word, shift) : V::pick(table, word, shift);
-            V::store(at, p ? V::fma(scale, level, V::load(at)) : V::mul(scale, level));
+            V::store(to, p ? V::fma(scale, level, V::load(to)) : V::mul(scale, level));
           }
         }
       }
@@ -138,20 +83,18 @@ struct Target {
   }
 };
 
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 template <class V>
-void strip_a32(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, float* y) {
-  alignas(64) float panel[kPanel / 4];
+void strip_a32(const Weights& w, int64_t strip, const float* x, int64_t from, int64_t to, float* y) {
+  alignas(64) float panel[(kPanel / 4 / kStrip + 16) * kStrip];
   Target target(w, strip, from, to, y);
-  const int64_t step = kPanel / (w.padded * kStrip * 4);
+  const int64_t step = kPanel / (w.block * kStrip * 4);
   for (int64_t block = 0; block < w.blocks; block += step) {
-    const int64_t end = least(block + step, w.blocks);
-    with_format(w, [&]<int Bits, bool> { decode_a32<V, Bits>(w, strip, block, end, panel); });
+    const int64_t k = block * w.block, depth = least((block + step) * w.block, w.inputs) - k;
+    if (depth <= 0) break;
+    with_format(w, [&]<int Bits, bool> { decode_a32<V, Bits>(w, strip, block, least(block + step, w.blocks), panel); });
     for (int64_t row = from; row < to; row += V::kRowsA32)
       with_rows<V::kRowsA32>(to - row, [&]<int R> {
-        const float* a = static_cast<const float*>(all.at(w, row, false).values) + block * w.padded * R;
-        product_a32<V, R>(a, panel, (end - block) * w.padded, target.at(row), target.pitch, block > 0);
+        product_a32<V, R>(x + row * w.inputs + k, w.inputs, 1, panel, depth, target.at(row), target.pitch, block > 0);
       });
   }
   target.finish();
@@ -168,10 +111,12 @@ void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activ
                                                   V::load(pass.steps.get() + strip * kStrip + i % kStrip)));
     for (int64_t row = target.from; row < target.to; row += V::kRowsA8)
       with_rows<V::kRowsA8>(target.to - row, [&]<int R> {
-        product_a32<V, R>(all.at(w, row, true).sums + group * R, panel, end - group, target.at(row), target.pitch, add);
+        product_a32<V, R>(all.at(w, row).sums + group * R, 1, R, panel, end - group, target.at(row), target.pitch, add);
       });
   }
 }
+
+constexpr int kFused = 4;  // rows for which decoding in registers is faster than a panel
 
 template <class V>
 void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, float* y) {
@@ -185,12 +130,14 @@ void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t f
     for (const Pass& pass : w.passes) {
       if (!pass.tables) continue;
       with_format(w, [&]<int Bits, bool Mixed> {
-        if (to - from == 1)
-          return product_a8<V, 1, Bits, Mixed>(w, strip, pass, codes, all.at(w, from, true), target.c, target.pitch, add);
+        if (to - from <= kFused)
+          return with_rows<kFused>(to - from, [&]<int R> {
+            product_a8<V, R, Bits, Mixed>(w, strip, pass, codes, all.at(w, from), target.c, target.pitch, add);
+          });
         decode_a8<V, Bits, Mixed>(w, strip, pass, codes, panel);
         for (int64_t row = from; row < to; row += V::kRowsA8)
           with_rows<V::kRowsA8>(to - row, [&]<int R> {
-            product_a8<V, R, 8, false>(w, strip, pass, {block, end, panel}, all.at(w, row, true), target.at(row),
+            product_a8<V, R, 8, false>(w, strip, pass, {block, end, panel}, all.at(w, row), target.at(row),
                                        target.pitch, add);
           });
       });
@@ -204,8 +151,7 @@ void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t f
 
 template <class V>
 const Kernels* kernels_of() {
-  static const Kernels result{V::kName,       V::kRowsA8,      V::kRowsA32,    pack_a8<V>,
-                              pack_a32<V>,    strip_a8<V>,     strip_a32<V>};
+  static const Kernels result{V::kName,       V::kRowsA8,      V::kRowsA32, pack_a8<V>, strip_a8<V>, strip_a32<V>};
   return &result;
 }
 
