@@ -162,7 +162,12 @@ void parallel(const Runtime& runtime, const ort::KernelContext* context, int64_t
                                                static_cast<void*>(&f));
 }
 
-// Room for the activations of a call: kept by the thread, so that pages are touched once and not in every layer.
+// A thread keeps its rooms, so that pages are touched once and not in every layer.
+Room& room() {
+  thread_local const auto own = std::make_unique<Room>();
+  return *own;
+}
+
 uint8_t* scratch(int64_t bytes) {
   thread_local Array<uint8_t> room;
   thread_local int64_t size = 0;
@@ -188,13 +193,13 @@ void multiply(const Kernel& kernel, const ort::KernelContext* context, const flo
     });
   };
   if (!kernel.a8)
-    return strips(k.rows_a32, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a32(w, strip, x, from, to, y); });
+    return strips(k.rows_a32, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a32(w, strip, x, from, to, room(), y); });
   const Activations all = make_room(w, rows);
   parallel(kernel.runtime, context, (rows + k.rows_a8 - 1) / k.rows_a8, [&](int64_t i) {
     const int64_t row = i * k.rows_a8;
     k.pack_a8(w, x + row * w.inputs, std::min(k.rows_a8, rows - row), all.at(w, row));
   });
-  strips(k.rows_a8, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a8(w, strip, all, from, to, y); });
+  strips(k.rows_a8, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a8(w, strip, all, from, to, room(), y); });
 }
 
 ort::Status* compute(void* data, ort::KernelContext* context) {

@@ -19,6 +19,12 @@ struct Rounded {
   int32_t sum;
 };
 
+// Lane i takes what lane i ^ by holds.
+template <class V>
+Ints across(Ints x, int by) {
+  return __builtin_shuffle(x, Ints{0, 1, 2, 3, 4, 5, 6, 7} ^ by);
+}
+
 // s = max |x| / 127 and q = x / s, half to even; a scale that is NaN if anything in the block is not finite.
 template <class V>
 Rounded round_block(const float* x, int64_t count, int8_t* q) {
@@ -30,27 +36,26 @@ Rounded round_block(const float* x, int64_t count, int8_t* q) {
     most = bits > most ? bits : most;
   }
   for (int by : {4, 2, 1}) {
-    const Ints other = __builtin_shuffle(most, (Ints{0, 1, 2, 3, 4, 5, 6, 7} ^ by));
+    const Ints other = across<V>(most, by);
     most = other > most ? other : most;
   }
   float largest;
   std::memcpy(&largest, &most, sizeof largest);
   const float s = most[0] < 0x7f800000 ? largest / 127 : __builtin_nanf("");
-  const float by = s > 0 ? s : 1e38f;  // all zero, or nothing to be saved
+  const float by = s >= 1.17549435e-38f ? s : 1e38f;  // else nothing to be saved, or so small that it counts as zeros
   Ints sum = {};
   for (int64_t i = 0; i < count; i += 8) {
     Floats whole;
     std::memcpy(&whole, x + i, sizeof whole);
-    whole /= by;  // beyond 127 only where s is denormal
-    whole = whole > 127.0f ? Floats{} + 127.0f : whole;
-    whole = whole < -127.0f ? Floats{} - 127.0f : whole;
+    whole /= by;
     whole += 12582912.0f;  // 1.5 * 2^23: the integer is now in the low bits
     const Ints integers = reinterpret_cast<Ints>(whole) - 0x4b400000;
     const Bytes bytes = __builtin_convertvector(integers, Bytes);
     std::memcpy(q + i, &bytes, sizeof bytes);
     sum += integers;
   }
-  return {s, sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7]};
+  for (int by : {4, 2, 1}) sum += across<V>(sum, by);
+  return {s, sum[0]};
 }
 
 // x (rows, K) -> values (inner / 4, rows, 4), scales, starts and sums

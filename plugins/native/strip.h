@@ -1,4 +1,4 @@
-// A strip of outputs for many rows: codes are decoded into a panel that stays in the L1 cache and serves all rows.
+// A strip of outputs for many rows: codes are decoded into a panel that stays in the cache and serves all rows.
 #pragma once
 
 #include <cstring>
@@ -8,29 +8,27 @@
 
 namespace edgetok {
 
-constexpr int64_t kPanel = 32768;  // bytes
 
 // Codes -> panel (k, 32) fp32: sum over planes of scale * level, times alpha. What fills up a block is written over by the
 // next one.
-template <class V, int Bits>
+template <class V, int Bits, bool Mixed>
 void decode_a32(const Weights& w, int64_t strip, int64_t from, int64_t to, float* panel) {
   constexpr int L = V::kLanes, kFields = 8 / Bits;
   const uint8_t* codes = w.strip_codes(strip) + from * w.chunks() * kChunk;
   const int32_t* first = w.first.data() + strip * kStrip;
-  const auto alpha = V::set(w.alpha);
-  for (int64_t block = from; block < to; ++block, panel += w.block * kStrip)
-    for (int64_t i = 0; i < w.chunks(); ++i, codes += kChunk)
-      for (int64_t column = 0; column < kStrip; column += L) {
-        const auto word = V::load_bytes(codes + column * 4);
-        for (int64_t p = 0; p < w.planes; ++p) {
-          const int64_t at = block / w.per_group * kStrip + column;
-          const auto scale = V::mul(alpha, load_scale<V>(w, w.strip_scales(strip, p), at));
-          const float* levels = w.levels.data() + p * 16;
-          const typename V::Levels table(levels + first[0]);
+  for (int64_t block = from; block < to; ++block, codes += w.chunks() * kChunk, panel += w.block * kStrip)
+    for (int64_t column = 0; column < kStrip; column += L)
+      for (int64_t p = 0; p < w.planes; ++p) {
+        const int64_t index = block / w.per_group * kStrip + column;
+        const auto scale = V::mul(V::set(w.alpha), load_scale<V>(w, w.strip_scales(strip, p), index));
+        const float* levels = w.levels.data() + p * 16;
+        const typename V::Levels table(levels + first[0]);
+        for (int64_t i = 0; i < w.chunks(); ++i) {
+          const auto word = V::load_bytes(codes + i * kChunk + column * 4);
           EDGETOK_UNROLL for (int shift = 0; shift < 32; shift += Bits) {
-            float* to = panel + ((i * kFields + shift % 8 / Bits) * 4 + shift / 8) * kStrip + column;
-            const auto level = w.mixed ? V::gather(levels, first + column, word, shift) : V::pick(table, word, shift);
-            V::store(to, p ? V::fma(scale, level, V::load(to)) : V::mul(scale, level));
+            float* at = panel + ((i * kFields + shift % 8 / Bits) * 4 + shift / 8) * kStrip + column;
+            const auto level = Mixed ? V::gather(levels, first + column, word, shift) : V::pick(table, word, shift);
+            V::store(at, p ? V::fma(scale, level, V::load(at)) : V::mul(scale, level));
           }
         }
       }
@@ -68,14 +66,14 @@ void with_format(const Weights& w, F f) {
 
 // Where the products of a strip and some rows are put: y itself, or a buffer where the strip has fewer than 32 outputs.
 struct Target {
-  float* y;
+  float *y, *buffer, *c;
   int64_t width, outputs, from, to, pitch;
-  float* c;
-  alignas(64) float buffer[kRowsAtOnce * kStrip];
 
-  Target(const Weights& w, int64_t strip, int64_t from, int64_t to, float* all)
-      : y(all + from * w.outputs + strip * kStrip), width(w.outputs - strip * kStrip), outputs(w.outputs), from(from),
-        to(to), pitch(width < kStrip ? kStrip : outputs), c(width < kStrip ? buffer : y) {}
+  Target(const Weights& w, int64_t strip, int64_t from, int64_t to, Room& room, float* all)
+      : y(all + from * w.outputs + strip * kStrip), buffer(room.products), c(y), width(w.outputs - strip * kStrip),
+        outputs(w.outputs), from(from), to(to), pitch(outputs) {
+    if (width < kStrip) c = buffer, pitch = kStrip;
+  }
   float* at(int64_t row) { return c + (row - from) * pitch; }
   void finish() {
     if (c == buffer)
@@ -84,14 +82,17 @@ struct Target {
 };
 
 template <class V>
-void strip_a32(const Weights& w, int64_t strip, const float* x, int64_t from, int64_t to, float* y) {
-  alignas(64) float panel[(kPanel / 4 / kStrip + 16) * kStrip];
-  Target target(w, strip, from, to, y);
+void strip_a32(const Weights& w, int64_t strip, const float* x, int64_t from, int64_t to, Room& room,
+               float* y) {
+  float* panel = reinterpret_cast<float*>(room.panel);
+  Target target(w, strip, from, to, room, y);
   const int64_t step = kPanel / (w.block * kStrip * 4);
   for (int64_t block = 0; block < w.blocks; block += step) {
     const int64_t k = block * w.block, depth = least((block + step) * w.block, w.inputs) - k;
     if (depth <= 0) break;
-    with_format(w, [&]<int Bits, bool> { decode_a32<V, Bits>(w, strip, block, least(block + step, w.blocks), panel); });
+    with_format(w, [&]<int Bits, bool Mixed> {
+      decode_a32<V, Bits, Mixed>(w, strip, block, least(block + step, w.blocks), panel);
+    });
     for (int64_t row = from; row < to; row += V::kRowsA32)
       with_rows<V::kRowsA32>(to - row, [&]<int R> {
         product_a32<V, R>(x + row * w.inputs + k, w.inputs, 1, panel, depth, target.at(row), target.pitch, block > 0);
@@ -102,10 +103,12 @@ void strip_a32(const Weights& w, int64_t strip, const float* x, int64_t from, in
 
 // A pass that looks nothing up adds  sums (rows, groups) * scales (groups, 32) * steps: a product in fp32.
 template <class V>
-void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activations& all, Target& target, bool add) {
-  alignas(64) float panel[kPanel / 4];
-  for (int64_t group = 0; group < w.groups; group += kPanel / (4 * kStrip), add = true) {
-    const int64_t end = least(group + kPanel / (4 * kStrip), w.groups);
+void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activations& all, Room& room, Target& target,
+                  bool add) {
+  float* panel = reinterpret_cast<float*>(room.panel);
+  constexpr int64_t kStep = kPanel / (4 * kStrip);
+  for (int64_t group = 0; group < w.groups; group += kStep, add = true) {
+    const int64_t end = least(group + kStep, w.groups);
     for (int64_t i = group * kStrip; i < end * kStrip; i += V::kLanes)
       V::store(panel + i - group * kStrip, V::mul(load_scale<V>(w, w.strip_scales(strip, pass.plane), i),
                                                   V::load(pass.steps.get() + strip * kStrip + i % kStrip)));
@@ -119,9 +122,9 @@ void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activ
 constexpr int kFused = 4;  // rows for which decoding in registers is faster than a panel
 
 template <class V>
-void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, float* y) {
-  alignas(64) uint8_t panel[kPanel];
-  Target target(w, strip, from, to, y);
+void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, Room& room,
+              float* y) {
+  Target target(w, strip, from, to, room, y);
   bool add = false;
   const int64_t step = kPanel / (w.padded * kStrip);
   for (int64_t block = 0; block < w.blocks; block += step) {
@@ -134,10 +137,10 @@ void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t f
           return with_rows<kFused>(to - from, [&]<int R> {
             product_a8<V, R, Bits, Mixed>(w, strip, pass, codes, all.at(w, from), target.c, target.pitch, add);
           });
-        decode_a8<V, Bits, Mixed>(w, strip, pass, codes, panel);
+        decode_a8<V, Bits, Mixed>(w, strip, pass, codes, room.panel);
         for (int64_t row = from; row < to; row += V::kRowsA8)
           with_rows<V::kRowsA8>(to - row, [&]<int R> {
-            product_a8<V, R, 8, false>(w, strip, pass, {block, end, panel}, all.at(w, row), target.at(row),
+            product_a8<V, R, 8, false>(w, strip, pass, {block, end, room.panel}, all.at(w, row), target.at(row),
                                        target.pitch, add);
           });
       });
@@ -145,7 +148,7 @@ void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t f
     }
   }
   for (const Pass& pass : w.passes)
-    if (!pass.tables) add_constant<V>(w, strip, pass, all, target, add), add = true;
+    if (!pass.tables) add_constant<V>(w, strip, pass, all, room, target, add), add = true;
   target.finish();
 }
 
