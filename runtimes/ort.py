@@ -5,7 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgetok.errors import InputError, MissingPackage, SourceError
+from edgetok import native as operators
+from edgetok.errors import InputError, MissingPackage, SourceError, UsageError
 from edgetok.layers import NodeTime, ProfiledRun, inlined
 from edgetok.runtimes import Runtime
 
@@ -50,7 +51,12 @@ class OnnxRuntime(Runtime):
 
 
 def session(
-    model: Path | bytes, *, threads: int | None = None, weights: Path | None = None, log: Path | None = None
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    weights: Path | None = None,
+    log: Path | None = None,
+    native: bool = False,
 ) -> "onnxruntime.InferenceSession":
     """The one place where sessions are made.
 
@@ -59,8 +65,10 @@ def session(
         threads: of one run; None lets ONNX Runtime take every core.
         weights: the folder of external data, for a model given as bytes.
         log: a folder for the profiler's log; None leaves the profiler off.
+        native: know the C++ operators too.
 
     Raises:
+        UsageError: they are not there.
         MissingPackage: onnxruntime is not installed.
         SourceError: it cannot load the model.
     """
@@ -75,6 +83,10 @@ def session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     if log is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(log / "profile")
+    if native:
+        if (library := operators.library()) is None:
+            raise UsageError(f"no native operators: {operators.status().detail}; {operators.AGAIN}")
+        options.register_custom_ops_library(str(library))
     try:
         return ort.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
