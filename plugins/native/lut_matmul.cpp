@@ -65,13 +65,17 @@ class Runtime {
   std::vector<int64_t> shape(const ort::Value* value, ort::Type* type = nullptr) const {
     ort::Shape* info = nullptr;
     call<ort::kGetTensorTypeAndShape>(value, &info);
-    size_t rank = 0;
-    call<ort::kGetDimensionsCount>(static_cast<const ort::Shape*>(info), &rank);
-    std::vector<int64_t> dims(rank);
-    call<ort::kGetDimensions>(static_cast<const ort::Shape*>(info), dims.data(), rank);
     if (type) call<ort::kGetTensorElementType>(static_cast<const ort::Shape*>(info), type);
+    const auto result = dims(info);
     release(info);
-    return dims;
+    return result;
+  }
+  std::vector<int64_t> dims(const ort::Shape* info) const {
+    size_t rank = 0;
+    call<ort::kGetDimensionsCount>(info, &rank);
+    std::vector<int64_t> result(rank);
+    call<ort::kGetDimensions>(info, result.data(), rank);
+    return result;
   }
   template <class T>
   T* data(const ort::Value* value) const {
@@ -221,6 +225,34 @@ ort::Status* compute(void* data, ort::KernelContext* context) {
   });
 }
 
+// Of the runtime that registered the operator: shapes are asked for without one.
+const Runtime* registered = nullptr;
+
+// y has x's shape but for the last axis, which is that of the codes' first. What is not known stays so.
+ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeContext* given) {
+  const Runtime& runtime = *registered;
+  const ort::ShapeContext* context = given;
+  ort::Shape *x = nullptr, *codes = nullptr, *y = nullptr;
+  try {
+    runtime.call<ort::kShapeInferContextGetInputTypeShape>(context, size_t(0), &x);
+    runtime.call<ort::kShapeInferContextGetInputTypeShape>(context, size_t(1), &codes);
+    auto dims = runtime.dims(x);
+    const auto outputs = runtime.dims(codes);
+    if (dims.empty() || outputs.empty()) return nullptr;
+    std::vector<const char*> names(dims.size(), "");
+    runtime.call<ort::kGetSymbolicDimensions>(static_cast<const ort::Shape*>(x), names.data(), names.size());
+    dims.back() = outputs[0], names.back() = "";
+    runtime.call<ort::kCreateTensorTypeAndShapeInfo>(&y);
+    runtime.call<ort::kSetTensorElementType>(y, ort::kFloat);
+    runtime.call<ort::kSetDimensions>(y, static_cast<const int64_t*>(dims.data()), dims.size());
+    runtime.call<ort::kSetSymbolicDimensions>(y, names.data(), names.size());
+    runtime.call<ort::kShapeInferContextSetOutputTypeShape>(context, size_t(0), static_cast<const ort::Shape*>(y));
+  } catch (const std::exception&) {
+  }
+  if (y) runtime.release(y);
+  return nullptr;
+}
+
 const ort::CustomOp kOperator = {
     .version = ort::kApiVersion,
     .create_kernel = nullptr,
@@ -242,7 +274,7 @@ const ort::CustomOp kOperator = {
     .get_variadic_output_homogeneity = [](const ort::CustomOp*) { return 0; },
     .create_kernel_v2 = create,
     .compute_v2 = compute,
-    .infer_shape = nullptr,
+    .infer_shape = infer_shape,
     .get_start_version = [](const ort::CustomOp*) { return 1; },
     .get_end_version = [](const ort::CustomOp*) { return std::numeric_limits<int>::max(); },
     .get_may_inplace = nullptr,
@@ -261,7 +293,8 @@ EDGETOK_EXPORT const char* edgetok_isa() { return edgetok::choose_kernels()->nam
 EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
   void* const* api = base->get_api(ort::kApiVersion);
   if (!api) return nullptr;  // older than 1.17: the session then knows no LutMatMul, and says so
-  const edgetok::Runtime runtime(api);
+  static const edgetok::Runtime runtime(api);
+  edgetok::registered = &runtime;
   return runtime.guarded([&] {
     static ort::Domain* domain = nullptr;  // must outlive every session, so it is never released
     if (!domain) {

@@ -40,6 +40,8 @@ enum Function : int {
   kCustomOpDomainAdd = 27,
   kAddCustomOpDomain = 28,
   kGetTensorMutableData = 51,
+  kCreateTensorTypeAndShapeInfo = 57,
+  kSetTensorElementType = 58,
   kSetDimensions = 59,
   kGetTensorElementType = 60,
   kGetDimensionsCount = 61,

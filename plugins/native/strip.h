@@ -119,11 +119,10 @@ void add_constant(const Weights& w, int64_t strip, const Pass& pass, const Activ
   }
 }
 
-constexpr int kFused = 4;  // rows for which decoding in registers is faster than a panel
-
 template <class V>
 void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t from, int64_t to, Room& room,
               float* y) {
+  constexpr int kFused = V::kRowsA8 < 4 ? V::kRowsA8 : 4;  // rows, in one tile, that decode in registers
   Target target(w, strip, from, to, room, y);
   bool add = false;
   const int64_t step = kPanel / (w.padded * kStrip);
