@@ -192,6 +192,15 @@ def test_what_is_refused(library, given, mode, told):
         session(library, model(given, mode))
 
 
+def test_without_attributes_of_its_own_it_is_the_function(library):
+    plain = onnx.load_from_string(model(weight(), "a8", alpha=2.0))
+    for name in ("alpha", "mode"):
+        (own,) = [attribute for attribute in plain.graph.node[0].attribute if attribute.name == name]
+        plain.graph.node[0].attribute.remove(own)
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    check(session(library, plain.SerializeToString()).run(None, {"x": x})[0], wanted(x, weight(), "a32"))
+
+
 def test_weights_must_be_initializers(library):
     with pytest.raises(Exception, match="codes is no initializer"):
         session(library, model(weight(), "a8", codes_as_input=True))

@@ -40,16 +40,20 @@ class Failure : public std::runtime_error {
 
 class Runtime {
  public:
-  explicit Runtime(void* const* api) : api_{api} {}
+  explicit Runtime(const ort::Api* api) : api_(api) {}
 
+  // Whether it succeeded; if not, why.
+  template <ort::Function function, class... Args>
+  bool attempt(std::string& why, Args... args) const {
+    ort::Status* status = api_->call<function>(args...);
+    if (!status) return true;
+    why = api_->call<ort::GetErrorMessage, const char*>(static_cast<const ort::Status*>(status));
+    api_->call<ort::ReleaseStatus, void>(status);
+    return false;
+  }
   template <ort::Function function, class... Args>
   void call(Args... args) const {
-    if (ort::Status* status = api_.call<function>(args...)) {
-      const std::string why = reinterpret_cast<const char* (*)(const ort::Status*)>(
-          api_.functions[ort::kGetErrorMessage])(status);
-      reinterpret_cast<void (*)(ort::Status*)>(api_.functions[ort::kReleaseStatus])(status);
-      throw Failure(why);
-    }
+    if (std::string why; !attempt<function>(why, args...)) throw Failure(why);
   }
   // Run what may throw; nothing may be thrown into ONNX Runtime.
   template <class F>
@@ -59,36 +63,34 @@ class Runtime {
       return nullptr;
     } catch (const std::exception& error) {
       const std::string why = std::string("LutMatMul: ") + error.what();
-      return api_.call<ort::kCreateStatus>(ort::kInvalidArgument, why.c_str());
+      return api_->call<ort::CreateStatus>(ort::kInvalidArgument, why.c_str());
     }
   }
   std::vector<int64_t> shape(const ort::Value* value, ort::Type* type = nullptr) const {
     ort::Shape* info = nullptr;
-    call<ort::kGetTensorTypeAndShape>(value, &info);
-    if (type) call<ort::kGetTensorElementType>(static_cast<const ort::Shape*>(info), type);
+    call<ort::GetTensorTypeAndShape>(value, &info);
+    if (type) call<ort::GetTensorElementType>(static_cast<const ort::Shape*>(info), type);
     const auto result = dims(info);
     release(info);
     return result;
   }
   std::vector<int64_t> dims(const ort::Shape* info) const {
     size_t rank = 0;
-    call<ort::kGetDimensionsCount>(info, &rank);
+    call<ort::GetDimensionsCount>(info, &rank);
     std::vector<int64_t> result(rank);
-    call<ort::kGetDimensions>(info, result.data(), rank);
+    call<ort::GetDimensions>(info, result.data(), rank);
     return result;
   }
   template <class T>
   T* data(const ort::Value* value) const {
     void* data = nullptr;
-    call<ort::kGetTensorMutableData>(value, &data);
+    call<ort::GetTensorMutableData>(value, &data);
     return static_cast<T*>(data);
   }
-  void release(ort::Shape* shape) const {
-    reinterpret_cast<void (*)(ort::Shape*)>(api_.functions[ort::kReleaseTensorTypeAndShapeInfo])(shape);
-  }
+  void release(ort::Shape* shape) const { api_->call<ort::ReleaseTensorTypeAndShapeInfo, void>(shape); }
 
  private:
-  ort::Api api_;
+  const ort::Api* api_;
 };
 
 struct Kernel {
@@ -102,24 +104,27 @@ struct Kernel {
 const ort::Value* constant(const Runtime& runtime, const ort::KernelInfo* info, size_t index, const char* name) {
   int is_constant = 0;
   const ort::Value* value = nullptr;
-  runtime.call<ort::kKernelInfoGetConstantInputTensor>(info, index, &is_constant, &value);
+  runtime.call<ort::KernelInfoGetConstantInput_tensor>(info, index, &is_constant, &value);
   if (!is_constant) throw Failure(std::string(name) + " is no initializer");
   return value;
 }
 
 int64_t integer(const Runtime& runtime, const ort::KernelInfo* info, const char* name) {
   int64_t value = 0;
-  runtime.call<ort::kKernelInfoGetAttributeInt64>(info, name, &value);
+  runtime.call<ort::KernelInfoGetAttribute_int64>(info, name, &value);
   return value;
 }
 
 bool is_a8(const Runtime& runtime, const ort::KernelInfo* info) {
-  char mode[8] = {};
-  size_t size = sizeof mode;
-  runtime.call<ort::kKernelInfoGetAttributeString>(info, "mode", static_cast<char*>(mode), &size);
-  if (std::string_view(mode) != "a8" && std::string_view(mode) != "a32")
-    throw Failure("mode is '" + std::string(mode) + "'; a32 and a8 are there");
-  return std::string_view(mode) == "a8";
+  std::string absent;
+  size_t size = 0;
+  if (!runtime.attempt<ort::KernelInfoGetAttribute_string>(absent, info, "mode", static_cast<char*>(nullptr), &size))
+    return false;  // as the function of that name, which has no such attribute
+  std::string mode(size, 0);
+  runtime.call<ort::KernelInfoGetAttribute_string>(info, "mode", mode.data(), &size);
+  mode.resize(size - 1);  // what ends a string in C
+  if (mode != "a8" && mode != "a32") throw Failure("mode is '" + mode + "'; a32 and a8 are there");
+  return mode == "a8";
 }
 
 void require(bool right, const std::string& what) {
@@ -138,7 +143,8 @@ Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
   Description d{runtime.data<const uint8_t>(codes), runtime.data<const float>(codebook),
                 runtime.data<const void>(scales), type == ort::kHalf, packed[0], integer(runtime, info, "inner"),
                 packed[1], levels[0], levels[1], groups[1], integer(runtime, info, "bits"), 1.0f};
-  runtime.call<ort::kKernelInfoGetAttributeFloat>(info, "alpha", &d.alpha);
+  std::string absent;  // leaves alpha at 1
+  runtime.attempt<ort::KernelInfoGetAttribute_float>(absent, info, "alpha", &d.alpha);
   require(d.bits >= 2 && d.bits <= 4, std::to_string(d.bits) + " bits; 2, 3 and 4 are there");
   require(d.outputs > 0 && d.inputs > 0 && d.planes > 0 && d.groups > 0 && d.tables > 0, "an empty weight");
   require(levels[2] == 1 << d.bits, std::to_string(levels[2]) + " levels for " + std::to_string(d.bits) + " bits");
@@ -150,7 +156,7 @@ Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
   return d;
 }
 
-ort::Status* create(const ort::CustomOp*, void* const* api, const ort::KernelInfo* info, void** kernel) {
+ort::Status* create(const ort::CustomOp*, const ort::Api* api, const ort::KernelInfo* info, void** kernel) {
   const Runtime runtime(api);
   return runtime.guarded([&] {
     const bool a8 = is_a8(runtime, info);
@@ -162,7 +168,7 @@ template <class F>
 void parallel(const Runtime& runtime, const ort::KernelContext* context, int64_t count, F f) {
   if (count == 1) return f(0);
   void (*each)(void*, size_t) = [](void* data, size_t i) { (*static_cast<F*>(data))(static_cast<int64_t>(i)); };
-  runtime.call<ort::kKernelContextParallelFor>(context, each, static_cast<size_t>(count), static_cast<size_t>(count),
+  runtime.call<ort::KernelContext_ParallelFor>(context, each, static_cast<size_t>(count), static_cast<size_t>(count),
                                                static_cast<void*>(&f));
 }
 
@@ -211,7 +217,7 @@ ort::Status* compute(void* data, ort::KernelContext* context) {
   const Runtime& runtime = kernel.runtime;
   return runtime.guarded([&] {
     const ort::Value* x = nullptr;
-    runtime.call<ort::kKernelContextGetInput>(static_cast<const ort::KernelContext*>(context), size_t(0), &x);
+    runtime.call<ort::KernelContext_GetInput>(static_cast<const ort::KernelContext*>(context), size_t(0), &x);
     auto shape = runtime.shape(x);
     require(!shape.empty() && shape.back() == kernel.weights.inputs,
             "x has " + std::to_string(shape.empty() ? 0 : shape.back()) + " columns, the weight " +
@@ -220,7 +226,7 @@ ort::Status* compute(void* data, ort::KernelContext* context) {
     int64_t rows = 1;
     for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
     ort::Value* y = nullptr;
-    runtime.call<ort::kKernelContextGetOutput>(context, size_t(0), static_cast<const int64_t*>(shape.data()), shape.size(), &y);
+    runtime.call<ort::KernelContext_GetOutput>(context, size_t(0), static_cast<const int64_t*>(shape.data()), shape.size(), &y);
     if (rows > 0) multiply(kernel, context, runtime.data<const float>(x), rows, runtime.data<float>(y));
   });
 }
@@ -234,19 +240,19 @@ ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeContext* given) {
   const ort::ShapeContext* context = given;
   ort::Shape *x = nullptr, *codes = nullptr, *y = nullptr;
   try {
-    runtime.call<ort::kShapeInferContextGetInputTypeShape>(context, size_t(0), &x);
-    runtime.call<ort::kShapeInferContextGetInputTypeShape>(context, size_t(1), &codes);
+    runtime.call<ort::ShapeInferContext_GetInputTypeShape>(context, size_t(0), &x);
+    runtime.call<ort::ShapeInferContext_GetInputTypeShape>(context, size_t(1), &codes);
     auto dims = runtime.dims(x);
     const auto outputs = runtime.dims(codes);
     if (dims.empty() || outputs.empty()) return nullptr;
     std::vector<const char*> names(dims.size(), "");
-    runtime.call<ort::kGetSymbolicDimensions>(static_cast<const ort::Shape*>(x), names.data(), names.size());
+    runtime.call<ort::GetSymbolicDimensions>(static_cast<const ort::Shape*>(x), names.data(), names.size());
     dims.back() = outputs[0], names.back() = "";
-    runtime.call<ort::kCreateTensorTypeAndShapeInfo>(&y);
-    runtime.call<ort::kSetTensorElementType>(y, ort::kFloat);
-    runtime.call<ort::kSetDimensions>(y, static_cast<const int64_t*>(dims.data()), dims.size());
-    runtime.call<ort::kSetSymbolicDimensions>(y, names.data(), names.size());
-    runtime.call<ort::kShapeInferContextSetOutputTypeShape>(context, size_t(0), static_cast<const ort::Shape*>(y));
+    runtime.call<ort::CreateTensorTypeAndShapeInfo>(&y);
+    runtime.call<ort::SetTensorElementType>(y, ort::kFloat);
+    runtime.call<ort::SetDimensions>(y, static_cast<const int64_t*>(dims.data()), dims.size());
+    runtime.call<ort::SetSymbolicDimensions>(y, names.data(), names.size());
+    runtime.call<ort::ShapeInferContext_SetOutputTypeShape>(context, size_t(0), static_cast<const ort::Shape*>(y));
   } catch (const std::exception&) {
   }
   if (y) runtime.release(y);
@@ -291,16 +297,16 @@ const ort::CustomOp kOperator = {
 EDGETOK_EXPORT const char* edgetok_isa() { return edgetok::choose_kernels()->name; }
 
 EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
-  void* const* api = base->get_api(ort::kApiVersion);
+  const ort::Api* api = base->get_api(ort::kApiVersion);
   if (!api) return nullptr;  // older than 1.17: the session then knows no LutMatMul, and says so
   static const edgetok::Runtime runtime(api);
   edgetok::registered = &runtime;
   return runtime.guarded([&] {
     static ort::Domain* domain = nullptr;  // must outlive every session, so it is never released
     if (!domain) {
-      runtime.call<ort::kCreateCustomOpDomain>("edgetok", &domain);
-      runtime.call<ort::kCustomOpDomainAdd>(domain, &edgetok::kOperator);
+      runtime.call<ort::CreateCustomOpDomain>("edgetok", &domain);
+      runtime.call<ort::CustomOpDomain_Add>(domain, &edgetok::kOperator);
     }
-    runtime.call<ort::kAddCustomOpDomain>(options, domain);
+    runtime.call<ort::AddCustomOpDomain>(options, domain);
   });
 }

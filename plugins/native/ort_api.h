@@ -21,56 +21,57 @@ struct Shape;         // OrtTensorTypeAndShapeInfo
 struct ShapeContext;  // OrtShapeInferContext
 
 enum Type : int { kAny = 0, kFloat = 1, kUint8 = 2, kHalf = 10 };
-enum Code : int { kFail = 1, kInvalidArgument = 2 };
+enum Code : int { kInvalidArgument = 2 };
 
+// The index of each function in OrtApi, under its name there.
+enum Function : int {
+  CreateStatus = 0,
+  GetErrorMessage = 2,
+  CreateCustomOpDomain = 26,
+  CustomOpDomain_Add = 27,
+  AddCustomOpDomain = 28,
+  GetTensorMutableData = 51,
+  CreateTensorTypeAndShapeInfo = 57,
+  SetTensorElementType = 58,
+  SetDimensions = 59,
+  GetTensorElementType = 60,
+  GetDimensionsCount = 61,
+  GetDimensions = 62,
+  GetSymbolicDimensions = 63,
+  GetTensorTypeAndShape = 65,
+  KernelInfoGetAttribute_float = 85,
+  KernelInfoGetAttribute_int64 = 86,
+  KernelInfoGetAttribute_string = 87,
+  KernelContext_GetInput = 90,
+  KernelContext_GetOutput = 91,
+  ReleaseStatus = 93,
+  ReleaseTensorTypeAndShapeInfo = 99,
+  KernelInfoGetConstantInput_tensor = 249,
+  ShapeInferContext_GetInputTypeShape = 268,
+  ShapeInferContext_SetOutputTypeShape = 270,
+  SetSymbolicDimensions = 271,
+  KernelContext_ParallelFor = 274,
+};
+
+// OrtApi: the table.
 struct Api {
-  void* const* functions;  // not a member of OrtApi: the table itself
+  void* functions[KernelContext_ParallelFor + 1];
 
-  template <int index, class... Args>
-  Status* call(Args... args) const {
-    return reinterpret_cast<Status* (*)(Args...)>(functions[index])(args...);
+  template <Function function, class Result = Status*, class... Args>
+  Result call(Args... args) const {
+    return reinterpret_cast<Result (*)(Args...)>(functions[function])(args...);
   }
 };
 
-// Index of each function in OrtApi.
-enum Function : int {
-  kCreateStatus = 0,
-  kGetErrorMessage = 2,
-  kCreateCustomOpDomain = 26,
-  kCustomOpDomainAdd = 27,
-  kAddCustomOpDomain = 28,
-  kGetTensorMutableData = 51,
-  kCreateTensorTypeAndShapeInfo = 57,
-  kSetTensorElementType = 58,
-  kSetDimensions = 59,
-  kGetTensorElementType = 60,
-  kGetDimensionsCount = 61,
-  kGetDimensions = 62,
-  kGetSymbolicDimensions = 63,
-  kGetTensorTypeAndShape = 65,
-  kKernelInfoGetAttributeFloat = 85,
-  kKernelInfoGetAttributeInt64 = 86,
-  kKernelInfoGetAttributeString = 87,
-  kKernelContextGetInput = 90,
-  kKernelContextGetOutput = 91,
-  kReleaseStatus = 93,
-  kReleaseTensorTypeAndShapeInfo = 99,
-  kKernelInfoGetConstantInputTensor = 249,
-  kShapeInferContextGetInputTypeShape = 268,
-  kShapeInferContextSetOutputTypeShape = 270,
-  kSetSymbolicDimensions = 271,
-  kKernelContextParallelFor = 274,
-};
-
 struct ApiBase {
-  void* const* (*get_api)(uint32_t version);  // null where the runtime is older than the version
+  const Api* (*get_api)(uint32_t version);  // null where the runtime is older than the version
   const char* (*get_version)();
 };
 
 // OrtCustomOp, as of version 17 of the table; ONNX Runtime reads `version` before what was appended later.
 struct CustomOp {
   uint32_t version;
-  void* (*create_kernel)(const CustomOp*, void* const* api, const KernelInfo*);
+  void* (*create_kernel)(const CustomOp*, const Api* api, const KernelInfo*);
   const char* (*get_name)(const CustomOp*);
   const char* (*get_provider)(const CustomOp*);  // null: the CPU
   Type (*get_input_type)(const CustomOp*, size_t index);
@@ -86,7 +87,7 @@ struct CustomOp {
   int (*get_variadic_input_homogeneity)(const CustomOp*);
   int (*get_variadic_output_min)(const CustomOp*);
   int (*get_variadic_output_homogeneity)(const CustomOp*);
-  Status* (*create_kernel_v2)(const CustomOp*, void* const* api, const KernelInfo*, void** kernel);
+  Status* (*create_kernel_v2)(const CustomOp*, const Api* api, const KernelInfo*, void** kernel);
   Status* (*compute_v2)(void* kernel, KernelContext*);
   Status* (*infer_shape)(const CustomOp*, ShapeContext*);
   int (*get_start_version)(const CustomOp*);
