@@ -1,6 +1,6 @@
 """Builds the C++ operators during an installation, if there is a compiler; without one edgetok does without them.
 
-An editable installation gets the library beside its sources, a wheel inside itself and with it the platform in its name.
+An editable installation gets the library beside its sources; a wheel holds it, and then names its platform.
 The same compiler makes the same bytes, wherever the sources lie.
 """
 
@@ -36,14 +36,14 @@ class NativeBuild(BuildHookInterface):  # type: ignore[type-arg]
         native = _native(Path(self.root))
         compiler = shutil.which(os.environ.get("CXX", "g++"))
         if compiler is None:
-            self.app.display_warning("No C++ compiler: edgetok is installed without its native operators.")
+            self.app.display_warning("No C++ compiler: no native operators in this installation.")
             return
         self._folder = tempfile.TemporaryDirectory()
         library = (sources if version == "editable" else Path(self._folder.name)) / native.LIBRARY
         try:
             build(compiler, sources, library, native.digest(sources))
         except subprocess.CalledProcessError as error:
-            self.app.display_warning(f"{compiler} failed: edgetok is installed without its native operators.\n{error.stderr}")
+            self.app.display_warning(f"{compiler} failed: no native operators in this installation.\n{error.stderr}")
             return
         if version != "editable":
             build_data["force_include"][str(library)] = f"edgetok/plugins/native/{native.LIBRARY}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 LIBRARY = "liblut_matmul.so"
-AGAIN = "install edgetok again, with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
+AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 
 _beside, _inside = (folder / "plugins" / "native" for folder in (Path(__file__).parent.parent, Path(__file__).parent))
 FOLDER = _inside if _inside.is_dir() else _beside  # as the packages lie in a wheel, or in a checkout
@@ -62,7 +62,8 @@ def examine(folder: Path) -> Native:
     mark = re.search(rb"edgetok sources sha256 ([0-9a-f]{64})", path.read_bytes())
     made_from, there = mark[1].decode() if mark else "unknown sources", digest(folder)
     if made_from != there:
-        return Native("stale", f"{LIBRARY} was built from other sources ({made_from[:12]}, not {there[:12]}): not loaded")
+        told = f"{LIBRARY} was built from other sources ({made_from[:12]}, not {there[:12]}): not loaded"
+        return Native("stale", told)
     try:
         loaded = ctypes.CDLL(str(path))
         loaded.edgetok_isa.restype = ctypes.c_char_p

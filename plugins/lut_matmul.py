@@ -5,7 +5,7 @@ learnt codebooks, sums of scaled bits. The codes of an output channel are one st
 blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
 
 The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
-loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/, and native/ holds
+loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/. native/ holds
 the operator in C++, with two attributes more: `alpha`, a number that multiplies all scales, and `mode`, "a32" for
 activations in fp32 (`reference`) or "a8" for activations rounded to int8 (`reference_a8`).
 """
@@ -93,8 +93,8 @@ def reference_a8(
 ) -> torch.Tensor:
     """The same product with activations rounded to int8, in fp32, per row and block.
 
-    s = max |x| / 127 and x becomes s * (x / s rounded half to even). A block with s below the smallest normal number counts
-    as zeros, and one that holds anything not finite makes its row NaN.
+    s = max |x| / 127 and x becomes s * (x / s rounded half to even). A block with s below the smallest normal number
+    counts as zeros, and one that holds anything not finite makes its row NaN.
     """
     import torch
 

@@ -18,7 +18,9 @@ struct Avx2 {
 
   static Float set(float x) { return _mm256_set1_ps(x); }
   static Float load(const float* x) { return _mm256_loadu_ps(x); }
-  static Float load_half(const uint16_t* x) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))); }
+  static Float load_half(const uint16_t* x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+  }
   static void store(float* to, Float x) { _mm256_storeu_ps(to, x); }
   static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }

@@ -149,7 +149,8 @@ Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
   require(d.outputs > 0 && d.inputs > 0 && d.planes > 0 && d.groups > 0 && d.tables > 0, "an empty weight");
   require(levels[2] == 1 << d.bits, std::to_string(levels[2]) + " levels for " + std::to_string(d.bits) + " bits");
   require(groups[0] == d.outputs && groups[2] == d.planes, "codes, codebook and scales do not fit each other");
-  require(d.outputs % d.tables == 0, std::to_string(d.tables) + " codebooks for " + std::to_string(d.outputs) + " outputs");
+  require(d.outputs % d.tables == 0,
+          std::to_string(d.tables) + " codebooks for " + std::to_string(d.outputs) + " outputs");
   const int64_t held = d.bytes * 8 / d.bits;
   require(held % d.groups == 0 && held / d.groups % 8 == 0, "a block of weights is a multiple of 8");
   require(d.inputs <= held && held - d.inputs < held / d.groups, "codes do not hold inner weights");
@@ -203,7 +204,8 @@ void multiply(const Kernel& kernel, const ort::KernelContext* context, const flo
     });
   };
   if (!kernel.a8)
-    return strips(k.rows_a32, [&](int64_t strip, int64_t from, int64_t to) { k.strip_a32(w, strip, x, from, to, room(), y); });
+    return strips(k.rows_a32,
+                  [&](int64_t strip, int64_t from, int64_t to) { k.strip_a32(w, strip, x, from, to, room(), y); });
   const Activations all = make_room(w, rows);
   parallel(kernel.runtime, context, (rows + k.rows_a8 - 1) / k.rows_a8, [&](int64_t i) {
     const int64_t row = i * k.rows_a8;
@@ -226,7 +228,8 @@ ort::Status* compute(void* data, ort::KernelContext* context) {
     int64_t rows = 1;
     for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
     ort::Value* y = nullptr;
-    runtime.call<ort::KernelContext_GetOutput>(context, size_t(0), static_cast<const int64_t*>(shape.data()), shape.size(), &y);
+    const int64_t* dims = shape.data();
+    runtime.call<ort::KernelContext_GetOutput>(context, size_t(0), dims, shape.size(), &y);
     if (rows > 0) multiply(kernel, context, runtime.data<const float>(x), rows, runtime.data<float>(y));
   });
 }

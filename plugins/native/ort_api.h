@@ -1,4 +1,4 @@
-// The part of ONNX Runtime's C API that a custom operator needs, declared here because its Python wheel ships no headers.
+// The part of ONNX Runtime's C API that a custom operator needs; its Python wheel ships no headers.
 //
 // OrtApi is a table of function pointers that is only ever appended to, so an index stays valid in every later version.
 // The newest function used came with version 17 of the table (onnxruntime 1.17).

@@ -47,6 +47,59 @@ void product_a32(const float* a, int64_t row, int64_t step, const float* panel, 
   }
 }
 
+template <class V>
+typename V::Float load_scale(const Weights& w, const uint8_t* scales, int64_t index) {
+  return w.half ? V::load_half(reinterpret_cast<const uint16_t*>(scales) + index)
+                : V::load(reinterpret_cast<const float*>(scales) + index);
+}
+
+template <class V, bool Mixed>
+typename V::Float level_of(const typename V::Levels& table, const float* levels, const int32_t* first,
+                           typename V::Int word, int shift) {
+  if constexpr (Mixed) return V::gather(levels, first, word, shift);
+  else return V::pick(table, word, shift);
+}
+
+// The same for few rows and one plane, decoding in registers; blocks are whole and nothing fills them up.
+template <class V, int R, int Bits, bool Mixed>
+void product_a32(const Weights& w, int64_t strip, int64_t plane, const float* x, float* c, int64_t pitch, bool add) {
+  constexpr int C = V::kColumnsA8, L = V::kLanes, kFields = 8 / Bits;
+  constexpr int kParts = R == 1 ? 2 : 1;  // of a block's sum: one after the other is too slow for a single row
+  const float* levels = w.levels.data() + plane * 16;
+  const int32_t* first = w.first.data() + strip * kStrip;
+  const typename V::Levels table(levels + first[0]);
+  for (int64_t column = 0; column < kStrip; column += C * L) {
+    Sums<V, R, C> sums(c + column, pitch, add);
+    const uint8_t* codes = w.strip_codes(strip) + column * 4;
+    const float* a = x;
+    for (int64_t block = 0; block < w.blocks; ++block) {
+      typename V::Float part[kParts][R][C], scale[C];
+      EDGETOK_UNROLL for (int i = 0; i < kParts * R * C; ++i) part[i / (R * C)][i / C % R][i % C] = V::set(0);
+      for (int64_t i = 0; i < w.chunks(); ++i, codes += kChunk, a += 4 * kFields) {
+        typename V::Int word[C];
+        EDGETOK_UNROLL for (int v = 0; v < C; ++v) word[v] = V::load_bytes(codes + v * L * 4);
+        EDGETOK_UNROLL for (int k = 0; k < 4 * kFields; ++k)
+          EDGETOK_UNROLL for (int v = 0; v < C; ++v) {
+            const int shift = k % 4 * 8 + k / 4 * Bits;
+            const auto level = level_of<V, Mixed>(table, levels, first + column + v * L, word[v], shift);
+            EDGETOK_UNROLL for (int r = 0; r < R; ++r) {
+              auto& sum = part[k % kParts][r][v];
+              sum = V::fma(V::set(a[r * w.inputs + k]), level, sum);
+            }
+          }
+      }
+      const int64_t index = block / w.per_group * kStrip + column;
+      EDGETOK_UNROLL for (int v = 0; v < C; ++v)
+        scale[v] = V::mul(V::set(w.alpha), load_scale<V>(w, w.strip_scales(strip, plane), index + v * L));
+      EDGETOK_UNROLL for (int i = 0; i < kParts * R * C; ++i) {
+        auto& sum = sums.at[i / C % R][i % C];
+        sum = V::fma(part[i / (R * C)][i / C % R][i % C], scale[i % C], sum);
+      }
+    }
+    sums.store(c + column, pitch);
+  }
+}
+
 // The bytes that the codes of a vector's outputs stand for; Bits = 8: a panel holds them already.
 template <class V, int Bits, bool Mixed>
 struct Lookup {
@@ -63,12 +116,6 @@ struct Lookup {
     else return V::lookup(table[0], V::field(codes, field * Bits));
   }
 };
-
-template <class V>
-typename V::Float load_scale(const Weights& w, const uint8_t* scales, int64_t index) {
-  return w.half ? V::load_half(reinterpret_cast<const uint16_t*>(scales) + index)
-                : V::load(reinterpret_cast<const float*>(scales) + index);
-}
 
 struct Depth {  // a range of blocks, and the codes or the panel of the first
   int64_t from, to;

@@ -8,9 +8,8 @@
 
 namespace edgetok {
 
-
-// Codes -> panel (k, 32) fp32: sum over planes of scale * level, times alpha. What fills up a block is written over by the
-// next one.
+// Codes -> panel (k, 32) fp32: sum over planes of scale * level, times alpha. What fills up a block is written over by
+// the next one.
 template <class V, int Bits, bool Mixed>
 void decode_a32(const Weights& w, int64_t strip, int64_t from, int64_t to, float* panel) {
   constexpr int L = V::kLanes, kFields = 8 / Bits;
@@ -27,7 +26,7 @@ void decode_a32(const Weights& w, int64_t strip, int64_t from, int64_t to, float
           const auto word = V::load_bytes(codes + i * kChunk + column * 4);
           EDGETOK_UNROLL for (int shift = 0; shift < 32; shift += Bits) {
             float* at = panel + ((i * kFields + shift % 8 / Bits) * 4 + shift / 8) * kStrip + column;
-            const auto level = Mixed ? V::gather(levels, first + column, word, shift) : V::pick(table, word, shift);
+            const auto level = level_of<V, Mixed>(table, levels, first + column, word, shift);
             V::store(at, p ? V::fma(scale, level, V::load(at)) : V::mul(scale, level));
           }
         }
@@ -84,9 +83,19 @@ struct Target {
 template <class V>
 void strip_a32(const Weights& w, int64_t strip, const float* x, int64_t from, int64_t to, Room& room,
                float* y) {
-  float* panel = reinterpret_cast<float*>(room.panel);
+  constexpr int kFused = V::kRowsA8 < 4 ? V::kRowsA8 : 4;  // rows that decode in registers
   Target target(w, strip, from, to, room, y);
-  const int64_t step = kPanel / (w.block * kStrip * 4);
+  if (to - from <= kFused && w.inputs == w.inner()) {
+    for (int64_t plane = 0; plane < w.planes; ++plane)
+      with_format(w, [&]<int Bits, bool Mixed> {
+        with_rows<kFused>(to - from, [&]<int R> {
+          product_a32<V, R, Bits, Mixed>(w, strip, plane, x + from * w.inputs, target.c, target.pitch, plane > 0);
+        });
+      });
+    return target.finish();
+  }
+  float* panel = reinterpret_cast<float*>(room.panel);
+  const int64_t step = (to - from < 32 ? kPanel / 4 : kPanel) / (w.block * kStrip * 4);
   for (int64_t block = 0; block < w.blocks; block += step) {
     const int64_t k = block * w.block, depth = least((block + step) * w.block, w.inputs) - k;
     if (depth <= 0) break;

@@ -2,7 +2,7 @@
 //
 //   w[n, k] = sum over p of  scale[n, k / block, p] * codebook[table(n), p, codes[n, k]]
 //
-// Outputs are taken in strips of 32, the vector lanes run along them, and four neighbouring k of an output share a lane:
+// Outputs are taken in strips of 32; vector lanes run along them, and four neighbouring k of an output share a lane:
 // what a dot product of bytes wants. So neither the one vector of decoding nor the many of an image need a horizontal
 // sum, a scale is one multiplication for all lanes, and an activation is a broadcast from memory.
 #pragma once
@@ -34,8 +34,8 @@ Array<T> make_array(int64_t size) {
 }
 
 // One product with a table of int8, its results multiplied by `steps`. A plane of the codebook is one of these if its
-// levels are integers times a step (E2M1, INT4, bits); otherwise its 16-bit fixed point levels 254 a + b are two. A plane
-// that looks nothing up (an offset) has no tables: its levels are in `steps`.
+// levels are integers times a step (E2M1, INT4, bits): exact. Otherwise its levels in fixed point, 254 a + b, are two,
+// and off by 1 / 65000 of the largest. A plane that looks nothing up (an offset) has no tables: its level is in `steps`.
 struct Pass {
   int64_t plane;
   Array<int8_t> tables;  // (strips, 4, 8, 16): tables[s, j, q] is that of output 4 q + j of the strip
@@ -62,7 +62,7 @@ struct Weights {
   float alpha;
   bool half;         // scales are fp16
   bool mixed;        // some strip uses more than one table
-  Array<uint8_t> codes;       // (strips, blocks, chunks of a block, 32, 4); a byte holds codes k, k + 4, ... lowest first
+  Array<uint8_t> codes;       // (strips, blocks, chunks of a block, 32, 4); a byte holds codes k, k + 4, ...
   Array<uint8_t> scales;      // (strips, planes, groups, 32) fp32 or fp16
   std::vector<float> levels;  // (tables, planes, 16); 2 bits: four times the same four
   std::vector<int32_t> first; // (strips * 32): where an output's levels start
