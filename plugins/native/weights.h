@@ -35,7 +35,7 @@ Array<T> make_array(int64_t size) {
 
 // One product with a table of int8, its results multiplied by `steps`. A plane of the codebook is one of these if its
 // levels are integers times a step (E2M1, INT4, bits): exact. Otherwise its levels in fixed point, 254 a + b, are two,
-// and off by 1 / 65000 of the largest. A plane that looks nothing up (an offset) has no tables: its level is in `steps`.
+// and off by 1 / 65000 of the largest. A plane that looks nothing up (an offset) has no tables; `steps` are its levels.
 struct Pass {
   int64_t plane;
   Array<int8_t> tables;  // (strips, 4, 8, 16): tables[s, j, q] is that of output 4 q + j of the strip
