@@ -132,7 +132,7 @@ WEIGHTS = {
 def test_any_shape(library, isa, name, mode):
     given = weight(**WEIGHTS[name])
     made = session(library, model(given, mode, 0.125), threads=2)
-    for rows in (0, 1, 2, 4, 5, 7, 33, 197, 300):
+    for rows in (0, 1, 2, 4, 5, 7, 33, 197, 520):
         x = np.random.default_rng(rows).standard_normal((rows, given[-1])).astype(np.float32)
         check(made.run(None, {"x": x})[0], wanted(x, given, mode, 0.125))
 

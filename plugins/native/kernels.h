@@ -5,7 +5,7 @@
 
 namespace edgetok {
 
-constexpr int64_t kRowsAtOnce = 256;  // of one call of a strip
+constexpr int64_t kRowsAtOnce = 512;  // of one call of a strip: each decodes its codes anew
 
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -197,7 +197,9 @@ void multiply(const Kernel& kernel, const ort::KernelContext* context, const flo
   const Weights& w = kernel.weights;
   const Kernels& k = *kernel.kernels;
   const auto strips = [&](int64_t tile, auto f) {
-    const int64_t at_once = kRowsAtOnce / tile * tile, parts = (rows + at_once - 1) / at_once;
+    const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+    const int64_t at_once = up(up(rows, tile), up(rows, kRowsAtOnce / tile * tile)) * tile;  // equal parts, whole tiles
+    const int64_t parts = up(rows, at_once);
     parallel(kernel.runtime, context, w.strips * parts, [&](int64_t i) {
       const int64_t from = i % parts * at_once;
       f(i / parts, from, std::min(from + at_once, rows));
