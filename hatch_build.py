@@ -17,11 +17,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# C++20 for lambdas with template parameters: g++ 10. No NaN is lost by these two: they only ignore errno and traps.
+# C++20 for lambdas with template parameters; g++ 11 knows all of INSTRUCTIONS. No NaN is lost by these two: they only ignore errno and traps.
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 INSTRUCTIONS = {  # of one file each; which of them runs is decided on the machine
     ("x86_64", "kernel_avx2"): AVX2,
+    ("x86_64", "kernel_avxvnni"): (*AVX2, "-mavxvnni"),
     ("x86_64", "kernel_avx512"): (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
     ("aarch64", "kernel_neon"): ("-march=armv8.2-a+dotprod",),
 }

@@ -20,7 +20,7 @@ from edgetok.runtimes import ort
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "plugins" / "native"
-ISAS = (*{"x86_64": ("avx512", "avx2"), "aarch64": ("neon",)}.get(platform.machine(), ()), "portable")
+ISAS = (*{"x86_64": ("avx512", "avxvnni", "avx2"), "aarch64": ("neon",)}.get(platform.machine(), ()), "portable")
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
 CASES = dict(lut_matmul.cases())
 BITS = [[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]  # of a 2-bit code, and an offset

@@ -10,11 +10,11 @@ struct Portable {
   static constexpr int kRowsA32 = 4, kColumnsA32 = 2, kRowsA8 = 4, kColumnsA8 = 1;
   static constexpr int kOffset = 0;
   typedef float Float __attribute__((vector_size(16)));
+  typedef int32_t Words __attribute__((vector_size(16)));
   union Int {
     uint8_t bytes[16];
-    int8_t weights[16];
-    int32_t sums[4];
-    uint32_t words[4];
+    Words words;
+    Float sums;  // of integers below 2^24, so exact: not every machine multiplies 32-bit integers by vectors
   };
 
   static Float set(float x) { return Float{x, x, x, x}; }
@@ -27,9 +27,9 @@ struct Portable {
   static void store(float* to, Float x) { std::memcpy(to, &x, sizeof x); }
   static Float mul(Float a, Float b) { return a * b; }
   static Float fma(Float a, Float b, Float c) { return a * b + c; }
-  static Float to_float(Int x) { return Float{float(x.sums[0]), float(x.sums[1]), float(x.sums[2]), float(x.sums[3])}; }
+  static Float to_float(Int x) { return x.sums; }
 
-  static Int start(int32_t x) { return {.sums = {x, x, x, x}}; }
+  static Int start(int32_t x) { return {.sums = set(static_cast<float>(x))}; }
   static Int load_bytes(const uint8_t* x) {
     Int result;
     std::memcpy(&result, x, sizeof result);
@@ -37,21 +37,24 @@ struct Portable {
   }
   static void store_bytes(uint8_t* to, Int x) { std::memcpy(to, &x, sizeof x); }
   static Int load_table(const int8_t* x) { return load_bytes(reinterpret_cast<const uint8_t*>(x)); }
-  static Int field(Int codes, int shift) {
-    for (uint8_t& byte : codes.bytes) byte = byte >> shift & 15;
-    return codes;
+  static Int field(Int codes, int shift) { return {.words = codes.words >> shift & 0x0f0f0f0f}; }
+  static int32_t lookup(const uint8_t* table, uint32_t code) {
+    return static_cast<int32_t>(table[code & 15] | table[code >> 8 & 15] << 8 | table[code >> 16 & 15] << 16 |
+                                uint32_t(table[code >> 24]) << 24);
   }
   static Int lookup(const Int& table, Int code) {
-    for (uint8_t& byte : code.bytes) byte = table.bytes[byte];
-    return code;
+    const uint8_t* t = table.bytes;
+    const Words c = code.words;
+    return {.words = Words{lookup(t, c[0]), lookup(t, c[1]), lookup(t, c[2]), lookup(t, c[3])}};
   }
-  static Int lookup(const Int (&table)[4], Int code) {
-    for (int i = 0; i < 16; ++i) code.bytes[i] = table[i / 4].bytes[code.bytes[i]];
-    return code;
+  static Int lookup(const Int (&table)[4], Int code) {  // output j takes table j
+    const Words c = code.words;
+    return {.words = Words{lookup(table[0].bytes, c[0]), lookup(table[1].bytes, c[1]), lookup(table[2].bytes, c[2]),
+                           lookup(table[3].bytes, c[3])}};
   }
   static Int dot(Int sum, const Int& w, const int8_t* a) {
-    for (int n = 0; n < 4; ++n)
-      for (int i = 0; i < 4; ++i) sum.sums[n] += w.weights[n * 4 + i] * a[i];
+    for (int i = 0; i < 4; ++i)
+      sum.sums += __builtin_convertvector((w.words << (24 - 8 * i)) >> 24, Float) * static_cast<float>(a[i]);
     return sum;
   }
 
@@ -60,9 +63,8 @@ struct Portable {
     explicit Levels(const float* x) : at(x) {}
   };
   static Float pick(const Levels& levels, Int word, int shift) {
-    const uint32_t* w = word.words;
-    return Float{levels.at[w[0] >> shift & 15], levels.at[w[1] >> shift & 15], levels.at[w[2] >> shift & 15],
-                 levels.at[w[3] >> shift & 15]};
+    const Words code = word.words >> shift & 15;
+    return Float{levels.at[code[0]], levels.at[code[1]], levels.at[code[2]], levels.at[code[3]]};
   }
   static Float gather(const float* levels, const int32_t* first, Int word, int shift) {
     Float result;

@@ -44,6 +44,7 @@ struct Kernels {
 
 // Null where it was not compiled or the machine cannot run it.
 const Kernels* kernels_avx512();
+const Kernels* kernels_avxvnni();
 const Kernels* kernels_avx2();
 const Kernels* kernels_neon();
 const Kernels* kernels_portable();

@@ -26,7 +26,7 @@ const Kernels* choose_kernels() {
   const std::string_view most = cap ? cap : "";
   bool allowed = most.empty();
   const std::pair<const char*, const Kernels*> sets[] = {
-      {"avx512", kernels_avx512()}, {"avx2", kernels_avx2()}, {"neon", kernels_neon()}};
+      {"avx512", kernels_avx512()}, {"avxvnni", kernels_avxvnni()}, {"avx2", kernels_avx2()}, {"neon", kernels_neon()}};
   for (const auto& [name, kernels] : sets) {
     allowed |= most == name;
     if (allowed && kernels) return kernels;

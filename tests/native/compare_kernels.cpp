@@ -76,7 +76,7 @@ double difference(const Kernels& k, const Weights& w, int64_t rows, bool a8) {
 
 int main() {
   bool equal = true;
-  for (const Kernels* k : {kernels_avx512(), kernels_avx2(), kernels_neon()}) {
+  for (const Kernels* k : {kernels_avx512(), kernels_avxvnni(), kernels_avx2(), kernels_neon()}) {
     if (!k) continue;
     double worst = 0;
     for (const Case& c : kCases) {
