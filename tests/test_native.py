@@ -182,6 +182,7 @@ def test_zeros_and_tiny_numbers(library, isa):
         ((*weight(block=64)[:3], 4, 200), "a8", "codes do not hold inner weights"),
         ((*weight(block=8)[:3], 5, 64), "a8", "5 bits; 2, 3 and 4 are there"),
         ((*weight(bits=2)[:3], 4, 32), "a8", "4 levels for 4 bits"),
+        (weight(bits=2, codebook=[[[0, 1, np.nan, 2]]]), "a8", "a level of the codebook is not finite"),
         (weight(dtype="float64"), "a8", "scales are fp32 or fp16"),
     ],
 )

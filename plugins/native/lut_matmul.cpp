@@ -2,6 +2,7 @@
 //
 // mode a32 multiplies fp32 activations; a8 rounds them to int8 per row and block first and multiplies integers.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <exception>
 #include <limits>
@@ -147,6 +148,9 @@ Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
   runtime.attempt<ort::KernelInfoGetAttribute_float>(absent, info, "alpha", &d.alpha);
   require(d.bits >= 2 && d.bits <= 4, std::to_string(d.bits) + " bits; 2, 3 and 4 are there");
   require(d.outputs > 0 && d.inputs > 0 && d.planes > 0 && d.groups > 0 && d.tables > 0, "an empty weight");
+  const bool finite = std::all_of(d.codebook, d.codebook + d.tables * d.planes * levels[2],
+                                  [](float level) { return std::isfinite(level); });
+  require(finite, "a level of the codebook is not finite");
   require(levels[2] == 1 << d.bits, std::to_string(levels[2]) + " levels for " + std::to_string(d.bits) + " bits");
   require(groups[0] == d.outputs && groups[2] == d.planes, "codes, codebook and scales do not fit each other");
   require(d.outputs % d.tables == 0,

@@ -125,7 +125,9 @@ void* allocate(int64_t bytes) {
   const int64_t size = (bytes + line) / line * line;
   void* memory = std::aligned_alloc(line, size);
   if (!memory) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
   if (line == kHugePage) madvise(memory, size, MADV_HUGEPAGE);
+#endif
   return memory;
 }
 
