@@ -17,8 +17,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# C++20 for lambdas with template parameters; g++ 11 knows all of INSTRUCTIONS. The last two of -f lose no NaN: they only
-# ignore errno and traps.
+# C++20 for lambdas with template parameters; g++ 11 knows all of INSTRUCTIONS. The last two of -f lose no NaN: they
+# only ignore errno and traps.
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 INSTRUCTIONS = {  # of one file each; which of them runs is decided on the machine
