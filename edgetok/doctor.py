@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgetok import native
 from edgetok.cache import cache_folder
 from edgetok.device import Device, Machine, here
 
@@ -81,6 +82,7 @@ def examine(devices: Iterable[Device]) -> Diagnosis:
         _devices(list(devices)),
         cache(),
         compiler(),
+        operators(),
     ]
     return Diagnosis(checks=tuple(checks))
 
@@ -233,3 +235,11 @@ def compiler() -> Check:
             name="g++", status="absent", detail="not on PATH; only native operators need it", remedy="apt install g++"
         )
     return Check(name="g++", status="ok", detail=found)
+
+
+def operators() -> Check:
+    """Whether the C++ operators were built from the installed sources, and run."""
+    found = native.status()
+    statuses: dict[str, Status] = {"ok": "ok", "absent": "absent", "stale": "warn", "broken": "warn"}
+    remedy = None if found.state == "ok" else native.AGAIN
+    return Check(name="native operators", status=statuses[found.state], detail=found.detail, remedy=remedy)

@@ -5,7 +5,9 @@ learnt codebooks, sums of scaled bits. The codes of an output channel are one st
 blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
 
 The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
-loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/.
+loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/. native/ holds
+the operator in C++, with two attributes more: `alpha`, a number that multiplies all scales, and `mode`, "a32" for
+activations in fp32 (`reference`) or "a8" for activations rounded to int8 (`reference_a8`).
 """
 
 from __future__ import annotations
@@ -79,6 +81,31 @@ def reference(
     looked_up = codebook[table[:, None], :, index]  # (N, G block, P)
     matrix = (looked_up.reshape(outputs, groups, -1, planes) * scales[:, :, None]).sum(dim=-1)
     return x @ matrix.reshape(outputs, -1)[:, :inner].mT
+
+
+def activation_block(block: int) -> int:
+    """How many activations share a scale in a8: the most, up to 128, that divide a block of weights into eights."""
+    return next(size for size in range(min(block, 128), 0, -1) if block % size == 0 and size % 8 == 0)
+
+
+def reference_a8(
+    x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int
+) -> torch.Tensor:
+    """The same product with activations rounded to int8, in fp32, per row and block.
+
+    s = max |x| / 127 and x becomes s * (x / s rounded half to even). A block with s below the smallest normal number
+    counts as zeros, and one that holds anything not finite makes its row NaN.
+    """
+    import torch
+
+    held = codes.shape[1] * 8 // bits
+    block = activation_block(held // scales.shape[1])
+    blocks = torch.nn.functional.pad(x.float(), (0, held - inner)).unflatten(-1, (-1, block))
+    s = blocks.abs().amax(dim=-1, keepdim=True) / 127
+    s = torch.where(s.isfinite(), s, torch.nan)
+    whole = torch.where(s < torch.finfo(s.dtype).tiny, 0.0, torch.round(blocks / s))
+    rounded = (whole.double() * s.double()).flatten(-2)[..., :inner]
+    return reference(rounded, codes, codebook.double(), scales.double(), bits, inner)
 
 
 def cases() -> Iterator[tuple[str, tuple[object, ...]]]:

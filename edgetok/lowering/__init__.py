@@ -27,11 +27,11 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
 
     if not bundle.manifest.weights:
         return bundle.model_path
-    digest = native.digest() if native.library() is not None else None
-    name = f"onnxruntime-{arithmetic}-{digest[:8] if digest else 'stock'}"
+    has_native = native.library() is not None
+    kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
     folder = made_once(
-        cache_folder() / bundle.id[:16] / __version__ / name,
-        lambda folder: _write(bundle.model_path, folder, arithmetic, digest is not None),
+        cache_folder() / bundle.id[:16] / __version__ / f"onnxruntime-{arithmetic}-{kernels}",
+        lambda folder: _write(bundle.model_path, folder, arithmetic, has_native),
     )
     return folder / "model.onnx"
 
