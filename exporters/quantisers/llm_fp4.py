@@ -1,0 +1,107 @@
+"""LLM-FP4: the best of three 4-bit floats for a matrix, with a real-valued exponent bias for each output.
+
+LLM-FP4: 4-Bit Floating-Point Quantized Transformers, Liu et al., EMNLP 2023, https://arxiv.org/abs/2310.16836, sections 3.2
+and 4.1, on the weights' side; the published code is nbasyl/LLM-FP4 (MIT). A bias b is a scale 2^-b, and it says where
+a row is clipped. Of E2M1, E1M2 and E3M0 the whole matrix takes the one with the least squared error of its outputs on the
+samples; without samples it is the error of the weights.
+
+The published search multiplies the bias by 0.01 to 1.2: what that does to the clipping depends on how large the weights
+are, and for a bias near 0 it searches nothing. Ours adds to the bias, from a quarter below the one that clips nothing to
+1.6 above, in eighths and then, for the format that won, in 32nds. Activations are not rounded while searching, and
+there is no second round, which only their formats need. The published code's last clip lets E2M1 reach 8; here it ends
+at 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetok.exporters.quantisers import _blocks
+from edgetok.lowbit.quantiser import Activations, Quantiser
+from edgetok.lowbit.weight import Weight
+
+SIZES = {
+    "E2M1": np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32),
+    "E1M2": np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5], np.float32),
+    "E3M0": np.array([0, 1, 2, 4, 8, 16, 32, 64], np.float32),
+}
+COARSE = np.arange(-2, 14) / 8
+FINE = np.array([-2, -1, 1, 2]) / 32
+
+
+@dataclass(frozen=True)
+class Config:
+    """LLM-FP4 has no options."""
+
+
+def quantise(matrix: np.ndarray, activations: Activations | None, config: Config) -> Weight:
+    """Choose a format for a matrix (N, K) and a scale for each output."""
+    outputs, inputs = matrix.shape
+    gram = None if activations is None else _gram(activations)
+    found = {name: _search(matrix, sizes, gram) for name, sizes in SIZES.items()}
+    best = min(found, key=lambda name: float(found[name][1].sum()))
+    shift, error = found[best]
+    for step in FINE:
+        shift, error = _better(matrix, SIZES[best], gram, found[best][0] + step, shift, error)
+    scales = _scales(matrix, SIZES[best], shift)
+    levels = np.concatenate([SIZES[best], -SIZES[best]])
+    levels[8] = 0  # minus zero: no weight has it
+    block = _blocks.length(0, inputs)
+    return Weight(_codes(matrix, SIZES[best], scales), 4, levels[None, None], scales[:, None, None], block)
+
+
+def _gram(activations: Activations) -> np.ndarray:
+    """(K, K) of the samples; what an error e of a row does to its output is e gram e."""
+    rows = activations.rows.astype(np.float32)
+    gram: np.ndarray = rows.T @ rows / np.float32(len(rows))
+    return gram
+
+
+def _search(matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """What is added to each output's bias (N,), in eighths, and the error that it has then."""
+    shift, error = np.zeros(len(matrix)), np.full(len(matrix), np.inf)
+    for step in COARSE:
+        shift, error = _better(matrix, sizes, gram, np.full(len(matrix), step), shift, error)
+    return shift, error
+
+
+def _better(
+    matrix: np.ndarray,
+    sizes: np.ndarray,
+    gram: np.ndarray | None,
+    trial: np.ndarray,
+    shift: np.ndarray,
+    error: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The shifts with those outputs' exchanged that are better off with the trial."""
+    scales = _scales(matrix, sizes, trial)
+    codes = _codes(matrix, sizes, scales)
+    rounded = np.where(codes > 7, -1, 1) * sizes[codes & 7] * scales[:, None]
+    lost = rounded - matrix
+    tried = np.einsum("nk,nk->n", lost, lost if gram is None else lost @ gram)
+    return np.where(tried < error, trial, shift), np.minimum(tried, error)
+
+
+def _scales(matrix: np.ndarray, sizes: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(N,) fp32: what puts an output's largest weight 2^shift times beyond the largest size."""
+    largest = np.abs(matrix).max(axis=1) / sizes[-1]
+    return _blocks.none_is_one((largest * np.exp2(-shift)).astype(np.float32))
+
+
+def _codes(matrix: np.ndarray, sizes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """(N, K) uint8: the sign in bit 3, the place among the sizes below."""
+    values = matrix / scales[:, None]
+    place = _blocks.beyond(np.abs(values), _blocks.midpoints(sizes))
+    return place | ((values < 0) & (place > 0)).astype(np.uint8) << 3
+
+
+QUANTISER = Quantiser(
+    summary="the best 4-bit float of three, with a searched scale for each output: 4 bits and a little",
+    paper="LLM-FP4, https://arxiv.org/abs/2310.16836, sections 3.2 and 4.1",
+    examples=("llm-fp4",),
+    config=Config,
+    quantise=quantise,
+    needs_samples=True,
+)
