@@ -4,8 +4,8 @@ The 4-bit float of the OCP Microscaling Formats specification v1.0,
 https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf, section 5.3.3, which is ONNX's
 FLOAT4E2M1. The scale is free instead of a power of two (`mxfp4`) or an E4M3 (`nvfp4`): max|w| / 6, in fp32 or fp16.
 
-Weights are rounded to nearest, ties to the even code, after they were divided by the scale that is stored. bitsandbytes'
-FP4 is another format, with other levels.
+Weights are rounded to nearest, ties to the even code, after they were divided by the scale that is stored. FP4 in
+bitsandbytes is another format, with other levels.
 """
 
 from __future__ import annotations

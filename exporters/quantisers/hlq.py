@@ -7,8 +7,8 @@ weights of an output
     w = s_0 b_0 + s_1 b_1 + ... + z,    b_p in {0, 1}
 
 starts as asymmetric rounding to nearest, s_p = 2^p (max - min) / (2^bits - 1) and z = min, and then in turn each weight
-takes the nearest of the 2^bits sums, and s and z are fitted by least squares: their alternating optimisation, ten rounds.
-Their second form, by Adam, and their GPTQ around it are not here.
+takes the nearest of the 2^bits sums, and s and z are fitted by least squares: their alternating optimisation, ten
+rounds. Their second form, by Adam, and their GPTQ around it are not here.
 
 Ours: least squares weighted with the mean square of what feeds each input channel, where there are samples; normal
 equations from the sums of each code's weights, regularised by 1e-9 where they take a pseudo-inverse; and a last

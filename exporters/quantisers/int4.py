@@ -1,13 +1,15 @@
 """INT4: sixteen equal steps, with a scale for each block of weights, and with `asymmetric=true` a minimum as well.
 
-The rounding of ONNX Runtime's MatMulNBits (docs/ContribOperators.md; MIT): the weight of the largest magnitude in a block
-is -8 steps, so that the scale is negative where that weight is positive and no code is spent on a level that nothing
-needs. With `asymmetric=true` a weight is minimum + code x scale, the scale (max - min) / 15, both in fp16, as in GGUF's
-Q4_1 (ggml-quants.c, MIT).
+The rounding of ONNX Runtime's MatMulNBits (docs/ContribOperators.md; MIT): the weight of the largest magnitude in a
+block is -8 steps, so that the scale is negative where that weight is positive and no code is spent on a level that
+nothing needs. With `asymmetric=true` a weight is minimum + code x scale, the scale (max - min) / 15, both in fp16, as in
+GGUF's Q4_1 (ggml-quants.c, MIT); but Q4_1 rounds its scale to fp16 after the codes were chosen, and here codes are
+chosen with what is stored.
 
-`positive=true` is for a runtime that takes positive scales only, such as TensorRT: max|w| / 7. Its squared error is a
-quarter larger (2.31e-5 against 1.82e-5 on normal weights in blocks of 32), which is why it is not the default. Q4_1
-rounds its scale to fp16 after the codes were chosen; here codes are chosen with what is stored.
+`positive=true` is for a runtime that takes positive scales only, such as TensorRT: max|w| / 8, so that a positive
+weight of the largest magnitude is clipped to 7 steps. On normal weights in blocks of 32 its squared error is 2.11e-5
+where the default's is 1.82e-5 (16 % more; 19 % more on layers of a vision transformer), and max|w| / 7, which clips
+nothing, has 2.31e-5.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def quantise(matrix: np.ndarray, activations: Activations | None, config: Config
     """Round a matrix (N, K) to 4-bit integers."""
     if config.asymmetric:
         return _with_minimum(matrix, config.block)
-    return _integer.symmetric(matrix, 4, config.block, config.positive, config.scale)
+    return _integer.symmetric(matrix, 4, config.block, 8 if config.positive else None, config.scale)
 
 
 def _with_minimum(matrix: np.ndarray, block: int) -> Weight:
@@ -71,7 +73,7 @@ def _with_minimum(matrix: np.ndarray, block: int) -> Weight:
 QUANTISER = Quantiser(
     summary="4-bit integers, blocks of 32: 5 bits; with fp16 scales 4.5, with a minimum as well 5",
     paper="ONNX Runtime's MatMulNBits, docs/ContribOperators.md; GGUF's Q4_1",
-    examples=("int4", "int4:scale=fp16", "int4:asymmetric=true", "int4:positive=true,block=0"),
+    examples=("int4", "int4:scale=fp16", "int4:asymmetric=true", "int4:block=0,positive=true"),
     config=Config,
     quantise=quantise,
 )

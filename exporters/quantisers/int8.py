@@ -1,11 +1,11 @@
 """INT8: 256 equal steps, with a scale for each output, or for each block of weights.
 
-The rounding of ONNX Runtime's MatMulNBits with 8 bits (docs/ContribOperators.md; MIT): the weight of the largest magnitude
-is -128 steps, and the scale takes its sign. `positive=true` is for a runtime that takes positive scales only, such as
-TensorRT: max|w| / 127. With 8 bits that costs next to nothing: a squared error of 7.06e-8 against 6.97e-8 on normal
-weights in blocks of 32, and 8.40e-8 against 8.43e-8 on heavy-tailed ones.
+The rounding of ONNX Runtime's MatMulNBits with 8 bits (docs/ContribOperators.md; MIT): the weight of the largest
+magnitude is -128 steps, and the scale takes its sign. `positive=true` is for a runtime that takes positive scales only,
+such as TensorRT: max|w| / 127. With 8 bits that costs next to nothing: a squared error of 7.06e-8 against 6.97e-8 on
+normal weights in blocks of 32, and 8.40e-8 against 8.43e-8 on heavy-tailed ones.
 
-There is no minimum beside the scale as int4 has it: at 8 bits it gains little, and no runtime multiplies by such weights.
+There is no minimum beside the scale, as int4 has it: no runtime multiplies by such weights of 8 bits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config:
 
 def quantise(matrix: np.ndarray, activations: Activations | None, config: Config) -> Weight:
     """Round a matrix (N, K) to 8-bit integers."""
-    return _integer.symmetric(matrix, 8, config.block, config.positive)
+    return _integer.symmetric(matrix, 8, config.block, 127 if config.positive else None)
 
 
 QUANTISER = Quantiser(

@@ -1,13 +1,13 @@
 """LLM-FP4: the best of three 4-bit floats for a matrix, with a real-valued exponent bias for each output.
 
-LLM-FP4: 4-Bit Floating-Point Quantized Transformers, Liu et al., EMNLP 2023, https://arxiv.org/abs/2310.16836, sections 3.2
-and 4.1, on the weights' side; the published code is nbasyl/LLM-FP4 (MIT). A bias b is a scale 2^-b, and it says where
-a row is clipped. Of E2M1, E1M2 and E3M0 the whole matrix takes the one with the least squared error of its outputs on the
-samples; without samples it is the error of the weights.
+LLM-FP4: 4-Bit Floating-Point Quantized Transformers, Liu et al., EMNLP 2023, https://arxiv.org/abs/2310.16836, on the
+weights' side; the published code is nbasyl/LLM-FP4 (MIT, quant_layers/fp_linear.py). A bias b is a scale 2^-b, and it
+says where a row is clipped. Of E2M1, E1M2 and E3M0 the whole matrix takes the one with the least squared error of its
+outputs on the samples; without samples it is the error of the weights.
 
 The published search multiplies the bias by 0.01 to 1.2: what that does to the clipping depends on how large the weights
-are, and for a bias near 0 it searches nothing. Ours adds to the bias, from a quarter below the one that clips nothing to
-1.6 above, in eighths and then, for the format that won, in 32nds. Activations are not rounded while searching, and
+are, and for a bias near 0 it searches nothing. Ours adds to the bias, from a quarter below the one that clips nothing
+to 1.6 above, in eighths and then, for the format that won, in 32nds. Activations are not rounded while searching, and
 there is no second round, which only their formats need. The published code's last clip lets E2M1 reach 8; here it ends
 at 6.
 """
@@ -28,7 +28,7 @@ SIZES = {
     "E3M0": np.array([0, 1, 2, 4, 8, 16, 32, 64], np.float32),
 }
 COARSE = np.arange(-2, 14) / 8
-FINE = np.array([-2, -1, 1, 2]) / 32
+FINE = np.arange(-2, 3) / 32
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,17 @@ class Config:
 
 def quantise(matrix: np.ndarray, activations: Activations | None, config: Config) -> Weight:
     """Choose a format for a matrix (N, K) and a scale for each output."""
-    outputs, inputs = matrix.shape
     gram = None if activations is None else _gram(activations)
-    found = {name: _search(matrix, sizes, gram) for name, sizes in SIZES.items()}
-    best = min(found, key=lambda name: float(found[name][1].sum()))
-    shift, error = found[best]
-    for step in FINE:
-        shift, error = _better(matrix, SIZES[best], gram, found[best][0] + step, shift, error)
-    scales = _scales(matrix, SIZES[best], shift)
-    levels = np.concatenate([SIZES[best], -SIZES[best]])
+    coarse = np.repeat(COARSE[:, None], len(matrix), axis=1)
+    found = {name: _best(matrix, sizes, gram, coarse) for name, sizes in SIZES.items()}
+    name = min(found, key=lambda name: float(found[name][1].sum()))
+    sizes = SIZES[name]
+    shift, _ = _best(matrix, sizes, gram, found[name][0] + FINE[:, None])
+    scales = _scales(matrix, sizes, shift)
+    levels = np.concatenate([sizes, -sizes])
     levels[8] = 0  # minus zero: no weight has it
-    block = _blocks.length(0, inputs)
-    return Weight(_codes(matrix, SIZES[best], scales), 4, levels[None, None], scales[:, None, None], block)
+    block = _blocks.length(0, matrix.shape[1])
+    return Weight(_codes(matrix, sizes, scales), 4, levels[None, None], scales[:, None, None], block)
 
 
 def _gram(activations: Activations) -> np.ndarray:
@@ -59,29 +58,22 @@ def _gram(activations: Activations) -> np.ndarray:
     return gram
 
 
-def _search(matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """What is added to each output's bias (N,), in eighths, and the error that it has then."""
-    shift, error = np.zeros(len(matrix)), np.full(len(matrix), np.inf)
-    for step in COARSE:
-        shift, error = _better(matrix, sizes, gram, np.full(len(matrix), step), shift, error)
-    return shift, error
-
-
-def _better(
-    matrix: np.ndarray,
-    sizes: np.ndarray,
-    gram: np.ndarray | None,
-    trial: np.ndarray,
-    shift: np.ndarray,
-    error: np.ndarray,
+def _best(
+    matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, trials: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The shifts with those outputs' exchanged that are better off with the trial."""
-    scales = _scales(matrix, sizes, trial)
+    """Of trials (T, N), what is added to each output's bias (N,), and the error that it has then."""
+    errors = np.stack([_error(matrix, sizes, gram, shift) for shift in trials])
+    best = errors.argmin(axis=0)[None]
+    return np.take_along_axis(trials, best, axis=0)[0], np.take_along_axis(errors, best, axis=0)[0]
+
+
+def _error(matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, shift: np.ndarray) -> np.ndarray:
+    """(N,) squared, of the outputs on the samples, or without them of the weights."""
+    scales = _scales(matrix, sizes, shift)
     codes = _codes(matrix, sizes, scales)
-    rounded = np.where(codes > 7, -1, 1) * sizes[codes & 7] * scales[:, None]
-    lost = rounded - matrix
-    tried = np.einsum("nk,nk->n", lost, lost if gram is None else lost @ gram)
-    return np.where(tried < error, trial, shift), np.minimum(tried, error)
+    lost = np.where(codes > 7, -1, 1) * sizes[codes & 7] * scales[:, None] - matrix
+    error: np.ndarray = np.einsum("nk,nk->n", lost, lost if gram is None else lost @ gram)
+    return error
 
 
 def _scales(matrix: np.ndarray, sizes: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -99,7 +91,7 @@ def _codes(matrix: np.ndarray, sizes: np.ndarray, scales: np.ndarray) -> np.ndar
 
 QUANTISER = Quantiser(
     summary="the best 4-bit float of three, with a searched scale for each output: 4 bits and a little",
-    paper="LLM-FP4, https://arxiv.org/abs/2310.16836, sections 3.2 and 4.1",
+    paper="LLM-FP4, https://arxiv.org/abs/2310.16836, on weights",
     examples=("llm-fp4",),
     config=Config,
     quantise=quantise,

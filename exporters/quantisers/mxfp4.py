@@ -5,9 +5,9 @@ https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-fina
 as microsoft/microxcaling (MIT, mx_ops.py, round="even") has it. 4.25 bits a weight.
 
 The exponent of a block's scale is floor(log2 max|w|) - 2, so that max|w| is between 4 and 8 scales; what is beyond 6
-becomes 6, which costs up to a quarter of the largest weights. Model Optimizer rounds the exponent up, which clips nothing
-and is coarser; neither is better for all weights. `rule=search`, which is ours, takes for each block whichever of the two
-exponents gives the smaller squared error; what it stores is MXFP4 all the same.
+becomes 6, which costs up to a quarter of the largest weights. Model Optimizer rounds the exponent up, which clips
+nothing and is coarser; neither is better for all weights. `rule=search`, which is ours, takes for each block whichever
+of the two exponents gives the smaller squared error; what it stores is MXFP4 all the same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """NF4: sixteen levels at the quantiles of a normal distribution, with the largest weight of each block as the scale.
 
-QLoRA: Efficient Finetuning of Quantized LLMs, Dettmers et al., NeurIPS 2023, https://arxiv.org/abs/2305.14314, section 3;
-levels and thresholds as in bitsandbytes (MIT, csrc/kernels.cu): a weight is multiplied by the reciprocal of its block's
-largest, and its code is the number of thresholds, midpoints in fp32, that it is strictly beyond.
+QLoRA: Efficient Finetuning of Quantized LLMs, Dettmers et al., NeurIPS 2023, https://arxiv.org/abs/2305.14314,
+section 3; levels and thresholds as in bitsandbytes (MIT, csrc/kernels.cu): a weight is multiplied by the reciprocal of
+its block's largest, and its code is the number of thresholds, midpoints in fp32, that it is strictly beyond.
 
 bitsandbytes' blocks run over the flattened matrix and cross rows where K is no multiple of 64; ours end with the row.
 The scales stay in fp32, 4.5 bits a weight, and are not quantised a second time.
