@@ -43,6 +43,11 @@ def filled(matrix: np.ndarray, block: int) -> np.ndarray:
     return np.pad(matrix, ((0, 0), (0, -inputs % block)), mode="edge").reshape(outputs, -1, block)
 
 
+def largest(blocks: np.ndarray) -> np.ndarray:
+    """(N, G, block) -> (N, G): the weight of the largest magnitude, with its sign."""
+    return np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)[..., 0]
+
+
 def stored(scales: np.ndarray, dtype: str) -> tuple[np.ndarray, float]:
     """fp32 scales as they are stored, and the global scale.
 

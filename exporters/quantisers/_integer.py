@@ -22,7 +22,7 @@ def symmetric(matrix: np.ndarray, bits: int, block: int, steps: float | None, dt
     inputs, half = matrix.shape[1], 2 ** (bits - 1)
     block = _blocks.length(block, inputs)
     blocks = _blocks.filled(matrix, block)  # (N, G, block)
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    largest = _blocks.largest(blocks)
     wanted = largest / np.float32(-half) if steps is None else np.abs(largest) / np.float32(steps)
     scales, unit = _blocks.stored(wanted, dtype)
     scales = _blocks.none_is_one(scales)

@@ -2,8 +2,8 @@
 
 The rounding of ONNX Runtime's MatMulNBits (docs/ContribOperators.md; MIT): the weight of the largest magnitude in a
 block is -8 steps, so that the scale is negative where that weight is positive and no code is spent on a level that
-nothing needs. With `asymmetric=true` a weight is minimum + code x scale, the scale (max - min) / 15, both in fp16, as in
-GGUF's Q4_1 (ggml-quants.c, MIT); but Q4_1 rounds its scale to fp16 after the codes were chosen, and here codes are
+nothing needs. With `asymmetric=true` a weight is minimum + code x scale, the scale (max - min) / 15, both in fp16, as
+in GGUF's Q4_1 (ggml-quants.c, MIT); but Q4_1 rounds its scale to fp16 after the codes were chosen, and here codes are
 chosen with what is stored.
 
 `positive=true` is for a runtime that takes positive scales only, such as TensorRT: max|w| / 8, so that a positive

@@ -39,12 +39,14 @@ class Config:
 def quantise(matrix: np.ndarray, activations: Activations | None, config: Config) -> Weight:
     """Choose a format for a matrix (N, K) and a scale for each output."""
     gram = None if activations is None else _gram(activations)
+    unit = _blocks.none_is_one(np.abs(matrix).max(axis=1))  # (N,)
+    rows = matrix / unit[:, None]
     coarse = np.repeat(COARSE[:, None], len(matrix), axis=1)
-    found = {name: _best(matrix, sizes, gram, coarse) for name, sizes in SIZES.items()}
-    name = min(found, key=lambda name: float(found[name][1].sum()))
+    found = {name: _best(rows, sizes, gram, coarse) for name, sizes in SIZES.items()}
+    name = min(found, key=lambda name: float(found[name][1] @ np.square(unit, dtype=np.float64)))
     sizes = SIZES[name]
-    shift, _ = _best(matrix, sizes, gram, found[name][0] + FINE[:, None])
-    scales = _scales(matrix, sizes, shift)
+    shift, _ = _best(rows, sizes, gram, found[name][0] + FINE[:, None])
+    scales = _blocks.none_is_one(unit * _scales(sizes, shift))
     levels = np.concatenate([sizes, -sizes])
     levels[8] = 0  # minus zero: no weight has it
     block = _blocks.length(0, matrix.shape[1])
@@ -52,34 +54,34 @@ def quantise(matrix: np.ndarray, activations: Activations | None, config: Config
 
 
 def _gram(activations: Activations) -> np.ndarray:
-    """(K, K) of the samples; what an error e of a row does to its output is e gram e."""
+    """(K, K) of the samples: what an error e of a row does to its output is e gram e. A silent channel counts a little."""
     rows = activations.rows.astype(np.float32)
-    gram: np.ndarray = rows.T @ rows / np.float32(len(rows))
+    gram = rows.T @ rows / np.float32(len(rows))
+    np.fill_diagonal(gram, gram.diagonal() + (_blocks.FLOOR * gram.diagonal().mean() or 1))
     return gram
 
 
 def _best(
-    matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, trials: np.ndarray
+    rows: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, trials: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of trials (T, N), what is added to each output's bias (N,), and the error that it has then."""
-    errors = np.stack([_error(matrix, sizes, gram, shift) for shift in trials])
+    errors = np.stack([_error(rows, sizes, gram, shift) for shift in trials])
     best = errors.argmin(axis=0)[None]
     return np.take_along_axis(trials, best, axis=0)[0], np.take_along_axis(errors, best, axis=0)[0]
 
 
-def _error(matrix: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, shift: np.ndarray) -> np.ndarray:
-    """(N,) squared, of the outputs on the samples, or without them of the weights."""
-    scales = _scales(matrix, sizes, shift)
-    codes = _codes(matrix, sizes, scales)
-    lost = np.where(codes > 7, -1, 1) * sizes[codes & 7] * scales[:, None] - matrix
+def _error(rows: np.ndarray, sizes: np.ndarray, gram: np.ndarray | None, shift: np.ndarray) -> np.ndarray:
+    """(N,) squared, of the outputs on the samples, or without them of the weights; rows have 1 as their largest."""
+    scales = _scales(sizes, shift)
+    codes = _codes(rows, sizes, scales)
+    lost = np.where(codes > 7, -scales[:, None], scales[:, None]) * sizes[codes & 7] - rows
     error: np.ndarray = np.einsum("nk,nk->n", lost, lost if gram is None else lost @ gram)
     return error
 
 
-def _scales(matrix: np.ndarray, sizes: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """(N,) fp32: what puts an output's largest weight 2^shift times beyond the largest size."""
-    largest = np.abs(matrix).max(axis=1) / sizes[-1]
-    return _blocks.none_is_one((largest * np.exp2(-shift)).astype(np.float32))
+def _scales(sizes: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(N,) fp32: what puts a weight of 1 at 2^shift times the largest size."""
+    return (np.exp2(-shift) / sizes[-1]).astype(np.float32)
 
 
 def _codes(matrix: np.ndarray, sizes: np.ndarray, scales: np.ndarray) -> np.ndarray:
