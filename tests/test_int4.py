@@ -30,7 +30,7 @@ def test_what_positive_scales_cost() -> None:
         either, positive = quantised("int4", layer.matrix), quantised("int4:positive=true", layer.matrix)
         assert (positive.scales > 0).all() and 0.4 < (either.scales < 0).mean() < 0.6
         ratio = squared_error(positive, layer.matrix) / squared_error(either, layer.matrix)
-        assert 1.15 < ratio < 1.25
+        assert 1.25 < ratio < 1.35
 
 
 def test_the_largest_weight_is_exact() -> None:
@@ -38,7 +38,7 @@ def test_the_largest_weight_is_exact() -> None:
     weight = quantised("int4", matrix)
     assert weight.scales.item() == -1 and weight.codes[0, 2] == 0
     assert weight.dequantise()[0, [2, 3, 4, 7]].tolist() == [8, 1, 0, -7]  # 7.6 would be step 8 on the other side
-    assert quantised("int4:positive=true", matrix).dequantise()[0, [2, 7]].tolist() == [7, -8]
+    assert quantised("int4:positive=true", matrix).dequantise()[0, [2, 7]].tolist() == [8, -8]
 
 
 def test_a_block_of_equal_weights() -> None:

@@ -47,6 +47,13 @@ def test_the_format_that_fits() -> None:
     np.testing.assert_allclose(quantised("llm-fp4", powers).dequantise(), powers)
 
 
+def test_large_outputs_choose_the_format() -> None:
+    generator = np.random.default_rng(2)
+    matrix = generator.uniform(-1, 1, (16, 256)).astype(np.float32)
+    matrix[0] = 100 * 2.0 ** generator.integers(-6, 1, 256)
+    assert chosen(matrix) == "E3M0" and chosen(matrix[1:]) == "E1M2"
+
+
 def test_a_large_weight_on_a_channel_that_is_silent_is_clipped() -> None:
     """Its error does not show in the outputs, and the others get smaller steps."""
     generator = np.random.default_rng(1)

@@ -8,7 +8,7 @@ from edgetok.errors import UsageError
 from edgetok.lowbit.quantiser import Activations
 
 SCALES = ("fp32", "fp16")
-FLOOR = 1e-6  # of the mean importance: a channel that is silent in the samples still counts for something
+FLOOR = 1e-6  # of the mean: a channel that is silent in the samples still counts for something
 
 
 def check_block(key: str, block: int) -> None:
@@ -100,8 +100,14 @@ def rows(codes: np.ndarray, inputs: int) -> np.ndarray:
 
 
 def importance(activations: Activations | None, inputs: int) -> np.ndarray:
-    """(K,) fp64 with mean 1: how much an error of each channel's weights shows; all 1 without samples."""
+    """(K,) fp64 with mean 1: how much the weights of each input channel count; all 1 without samples.
+
+    It is the root mean square of what feeds them. The mean square itself, which is how much an error shows on the
+    samples, lets the loudest channels decide alone: the outputs of a vision transformer's fc2 in 2 bits (hlq) are then
+    25.1 % off on a photograph that is not among the samples, with the root 22.1 %, and 24.1 % without samples.
+    """
     if activations is None or not activations.mean_square.any():
         return np.ones(inputs)
-    share = activations.mean_square / activations.mean_square.mean() + FLOOR
+    loudness = np.sqrt(activations.mean_square)
+    share = loudness / loudness.mean() + FLOOR
     return share / share.mean()

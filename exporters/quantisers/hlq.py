@@ -10,7 +10,7 @@ starts as asymmetric rounding to nearest, s_p = 2^p (max - min) / (2^bits - 1) a
 takes the nearest of the 2^bits sums, and s and z are fitted by least squares: their alternating optimisation, ten
 rounds. Their second form, by Adam, and their GPTQ around it are not here.
 
-Ours: least squares weighted with the mean square of what feeds each input channel, where there are samples; normal
+Ours: least squares weighted with the root mean square of what feeds each input channel, where there are samples; normal
 equations from the sums of each code's weights, regularised by 1e-9 where they take a pseudo-inverse; and a last
 assignment after s and z were rounded to fp16. A group of 128 takes bits + 16 (bits + 1) / 128 bits a weight.
 """

@@ -6,10 +6,10 @@ nothing needs. With `asymmetric=true` a weight is minimum + code x scale, the sc
 in GGUF's Q4_1 (ggml-quants.c, MIT); but Q4_1 rounds its scale to fp16 after the codes were chosen, and here codes are
 chosen with what is stored.
 
-`positive=true` is for a runtime that takes positive scales only, such as TensorRT: max|w| / 8, so that a positive
-weight of the largest magnitude is clipped to 7 steps. On normal weights in blocks of 32 its squared error is 2.11e-5
-where the default's is 1.82e-5 (16 % more; 19 % more on layers of a vision transformer), and max|w| / 7, which clips
-nothing, has 2.31e-5.
+`positive=true` is for a runtime that takes positive scales only, such as TensorRT: max|w| / 7. Its squared error is a
+quarter larger (2.31e-5 against 1.82e-5 on normal weights in blocks of 32), which is why it is not the default. With
+max|w| / 8 it would be 2.11e-5, but that clips the largest weights, and the outputs of a vision transformer's query
+projection are 7.2 % off in place of 5.3 %.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def quantise(matrix: np.ndarray, activations: Activations | None, config: Config
     """Round a matrix (N, K) to 4-bit integers."""
     if config.asymmetric:
         return _with_minimum(matrix, config.block)
-    return _integer.symmetric(matrix, 4, config.block, 8 if config.positive else None, config.scale)
+    return _integer.symmetric(matrix, 4, config.block, config.positive, config.scale)
 
 
 def _with_minimum(matrix: np.ndarray, block: int) -> Weight:

@@ -37,7 +37,7 @@ class Config:
 
 def quantise(matrix: np.ndarray, activations: Activations | None, config: Config) -> Weight:
     """Round a matrix (N, K) to 8-bit integers."""
-    return _integer.symmetric(matrix, 8, config.block, 127 if config.positive else None)
+    return _integer.symmetric(matrix, 8, config.block, config.positive)
 
 
 QUANTISER = Quantiser(

@@ -54,7 +54,7 @@ def quantise(matrix: np.ndarray, activations: Activations | None, config: Config
 
 
 def _gram(activations: Activations) -> np.ndarray:
-    """(K, K) of the samples: what an error e of a row does to its output is e gram e. A silent channel counts a little."""
+    """(K, K) of the samples: what an error e of a row does to its output is e gram e; silent channels count too."""
     rows = activations.rows.astype(np.float32)
     gram = rows.T @ rows / np.float32(len(rows))
     np.fill_diagonal(gram, gram.diagonal() + (_blocks.FLOOR * gram.diagonal().mean() or 1))

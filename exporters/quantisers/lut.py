@@ -2,11 +2,10 @@
 
 SqueezeLLM: Dense-and-Sparse Quantization, Kim et al., ICML 2024, https://arxiv.org/abs/2306.07629, section 4.1.
 
-Their weights are squared gradients of a loss; here they are the mean square of what feeds each input channel in the
-samples, which needs no loss and no gradients, and without samples all count the same. Theirs is a table for each output
-(`per=output`). The default is one table for the whole matrix and a scale for each group: the weight of the largest
-magnitude with its sign, which so becomes 1, and no level is spent on -1. Outliers are not kept apart. At 4 bits samples
-change little; at 2 and 3 bits they help the most where channels differ much in size, as behind a norm.
+Their weights are squared gradients of a loss; here they are the root mean square of what feeds each input channel in
+the samples, which needs no loss and no gradients, and without samples all count the same. Theirs is a table for each
+output (`per=output`). The default is one table for the whole matrix and a scale for each group: the weight of the
+largest magnitude with its sign, which so becomes 1, and no level is spent on -1. Outliers are not kept apart.
 """
 
 from __future__ import annotations
