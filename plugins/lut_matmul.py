@@ -100,7 +100,7 @@ def reference_a8(
 
     held = codes.shape[1] * 8 // bits
     block = activation_block(held // scales.shape[1])
-    blocks = torch.nn.functional.pad(x.float(), (0, held - inner)).unflatten(-1, (-1, block))
+    blocks = torch.nn.functional.pad(x.float(), (0, held - inner)).reshape(*x.shape[:-1], held // block, block)
     s = blocks.abs().amax(dim=-1, keepdim=True) / 127
     s = torch.where(s.isfinite(), s, torch.nan)
     whole = torch.where(s < torch.finfo(s.dtype).tiny, 0.0, torch.round(blocks / s))

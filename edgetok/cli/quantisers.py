@@ -22,7 +22,7 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "name": name,
                 "summary": each.summary,
                 "paper": each.paper,
-                "needs_samples": each.needs_samples,
+                "samples": each.samples,
                 "example": each.examples[0],
                 "options": options(each.config),
             }
@@ -40,8 +40,8 @@ def _render(data: dict[str, Any], console: Console) -> None:
     for each in data["quantisers"]:
         console.print(Text.assemble((each["name"], "bold"), "  ", each["summary"]))
         console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
-        needs = "; looks at --samples" if each["needs_samples"] else ""
-        console.print(Padding(f"--quantize {each['example']}{needs}", (0, 0, 0, 2)))
+        looks = {"needed": "; needs --samples", "used": "; better with --samples"}.get(each["samples"], "")
+        console.print(Padding(f"--quantize {each['example']}{looks}", (0, 0, 0, 2)))
         console.print(explained(each["options"]))
     console.print(Text("options that all of them take", style="bold"))
     console.print(explained(data["shared_options"]))

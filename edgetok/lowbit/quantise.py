@@ -87,15 +87,14 @@ def quantise(
 
 
 def _seen(model: ir.Model, taken: Sequence[Taken], run: Run | None) -> dict[str, Activations]:
-    """What feeds the layers whose quantiser asks for it."""
-    asking = [(linear, spec) for linear, spec in taken if spec.quantiser.needs_samples]
-    if asking and run is None:
-        names = ", ".join(dict.fromkeys(spec.name for _, spec in asking))
-        raise UsageError(f"{names} looks at what feeds the layers: give --samples DIR, with files for the model")
-    if run is None or not asking:
+    """What feeds the layers whose quantiser looks at it."""
+    if run is None:
+        if names := dict.fromkeys(spec.name for _, spec in taken if spec.quantiser.samples == "needed"):
+            raise UsageError(f"{', '.join(names)} measures on samples: give --samples DIR, with files for the model")
         return {}
-    found = activations(model, [linear.input for linear, _ in asking], run)
-    return {linear.name: found[linear.input] for linear, _ in asking}
+    looking = [linear for linear, spec in taken if spec.quantiser.samples != "ignored"]
+    found = activations(model, [linear.input for linear in looking], run) if looking else {}
+    return {linear.name: found[linear.input] for linear in looking}
 
 
 def _resolved(
@@ -108,8 +107,7 @@ def _resolved(
         if spec.quantiser.choose is None:
             result += [(linear, spec) for linear in linears]
             continue
-        if measure is None:
-            raise UsageError(f"{spec.name} measures the model: give --samples DIR, with files for the model")
+        assert measure is not None
         formats = spec.quantiser.choose(model, linears, spec.config, seen, measure)
         result += [(linear, formats[linear.name]) for linear in linears if linear.name in formats]
     return result

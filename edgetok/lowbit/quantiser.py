@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Quantiser:
         quantise: (matrix (N, K) fp32, activations or None, config) -> Weight; finite weights only, any N and K.
         choose: (graph, layers, config, what feeds them, measure) -> {name of a layer: spec}, in place of `quantise`;
             layers that are not named stay as they are.
-        needs_samples: whether it looks at activations.
+        samples: whether it looks at activations: "ignored", "used" where there are any, or "needed".
     """
 
     summary: str
@@ -68,7 +68,7 @@ class Quantiser:
     choose: Callable[[ir.Model, Sequence[Linear], Any, Mapping[str, Activations], Measure], dict[str, Spec]] | None = (
         None
     )
-    needs_samples: bool = False
+    samples: Literal["ignored", "used", "needed"] = "ignored"
 
 
 @dataclass(frozen=True)

@@ -176,5 +176,5 @@ QUANTISER = Quantiser(
     examples=("auto:min_cosine=0.99",),
     config=Config,
     choose=choose,
-    needs_samples=True,
+    samples="needed",
 )

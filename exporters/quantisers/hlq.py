@@ -113,5 +113,5 @@ QUANTISER = Quantiser(
     examples=("hlq", "hlq:bits=3", "hlq:bits=2", "hlq:bits=2,group=32"),
     config=Config,
     quantise=quantise,
-    needs_samples=True,
+    samples="used",
 )

@@ -97,5 +97,5 @@ QUANTISER = Quantiser(
     examples=("llm-fp4",),
     config=Config,
     quantise=quantise,
-    needs_samples=True,
+    samples="used",
 )

@@ -68,5 +68,5 @@ QUANTISER = Quantiser(
     examples=("lut", "lut:bits=3", "lut:bits=2,group=32", "lut:bits=3,per=output"),
     config=Config,
     quantise=quantise,
-    needs_samples=True,
+    samples="used",
 )
