@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgetok.model import Captured
 
 FORMATS = (
-    "int8", "int4", "int4:asymmetric=true", "fp4", "fp4:block=0", "llm-fp4", "mxfp4", "nvfp4", "nf4", "lut",
+    "int8", "int4", "q4-1", "fp4", "fp4:block=0", "llm-fp4", "mxfp4", "nvfp4", "nf4", "lut",
     "hlq:bits=4", "lut:bits=3", "hlq:bits=3", "lut:bits=2", "hlq:bits=2",
 )  # fmt: skip
 

@@ -9,8 +9,19 @@ import edgetok
 from edgetok.errors import Refusal, UnknownName, UsageError
 from edgetok.exporters.quantisers.auto import Choice, cheapest
 from edgetok.lowbit import quantiser
+from tests import families
 
 MODEL = "tests.families:small_vit"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two inputs."""
+    folder = tmp_path_factory.mktemp("samples")
+    for seed in range(2):
+        feeds = families.feeds("vit", batch=1, seed=seed)
+        np.savez(folder / f"{seed}.npz", **{name: value.numpy() for name, value in feeds.items()})
+    return folder
 
 
 def test_the_cheapest_by_hand() -> None:
@@ -31,9 +42,9 @@ def test_a_layer_that_loses_nothing_has_the_fewest_bits() -> None:
     assert cheapest([Choice((2, 4, 32), (0, 0, 0))], 0.0) == {0: 0}
 
 
-def test_a_model_keeps_the_cosine(tmp_path: Path) -> None:
+def test_a_model_keeps_the_cosine(tmp_path: Path, samples: Path) -> None:
     spec = "auto:min-cosine=0.9995,formats=hlq_2/nvfp4"
-    bundle = edgetok.export(MODEL, out=tmp_path / "auto", quantize=[spec])
+    bundle = edgetok.export(MODEL, out=tmp_path / "auto", quantize=[spec], samples=samples)
     manifest = bundle.manifest
     assert manifest.recipe.quantize == ("auto:min_cosine=0.9995,formats=hlq_2/nvfp4",)
     assert min(each.cosine for each in manifest.fidelity) >= 0.9995
@@ -45,19 +56,21 @@ def test_a_model_keeps_the_cosine(tmp_path: Path) -> None:
         model.check()
 
 
-def test_skipped_layers_are_not_its_business(tmp_path: Path) -> None:
+def test_skipped_layers_are_not_its_business(tmp_path: Path, samples: Path) -> None:
     spec = "auto:min-cosine=0.5,formats=nvfp4,skip=mlp/head"
-    bundle = edgetok.export(MODEL, out=tmp_path / "auto", quantize=[spec, "nvfp4:skip=attention/head"])
+    bundle = edgetok.export(MODEL, out=tmp_path / "auto", quantize=[spec, "nvfp4:skip=attention/head"], samples=samples)
     parts = [(each.layer.split("/")[1], each.format) for each in bundle.manifest.weights]
     assert set(parts) == {("attention", "nvfp4"), ("mlp", "nvfp4:skip=attention/head")}
 
 
-def test_what_cannot_be_had(tmp_path: Path) -> None:
+def test_what_cannot_be_had(tmp_path: Path, samples: Path) -> None:
     with pytest.raises(Refusal, match="before anything is quantised, and min_cosine=0.999 is asked for"):
         edgetok.export(
             MODEL, out=tmp_path / "a", quantize=["auto:min-cosine=0.999,formats=nvfp4"], reduce=["random:keep=0.1"],
-            min_cosine=-1,
+            min_cosine=-1, samples=samples,
         )  # fmt: skip
+    with pytest.raises(UsageError, match="auto measures on samples: give --samples DIR"):
+        edgetok.export(MODEL, out=tmp_path / "a", quantize=["auto"])
     with pytest.raises(UsageError, match="option min_cosine=2: accepted is a number between 0 and 1"):
         quantiser.parse("auto:min-cosine=2")
     with pytest.raises(UnknownName, match="no quantiser 'nvfp'"):

@@ -1,5 +1,6 @@
 """The forms that a weight of few bits takes for a runtime: exact, or left alone."""
 
+import dataclasses
 import subprocess
 import sys
 from collections import Counter
@@ -142,6 +143,12 @@ def test_a_device_without_the_precision() -> None:
     model, _ = graph_of(weight(E2M1))
     with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 runs no fp4: it runs int4, int8; quantise with "):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
+    model, _ = graph_of(dataclasses.replace(made := weight(np.arange(16) - 8), scales=-made.scales))
+    with pytest.raises(Refusal, match="negative scales, and TensorRT takes .* --quantize int4:positive=true"):
+        lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
+    model, _ = graph_of(weight(np.arange(16) - 8, inputs=48, block=32))
+    with pytest.raises(Refusal, match="48 inputs are no multiple of 32, and TensorRT takes whole blocks only"):
+        lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
     model, _ = graph_of(weight(NF4))
     with pytest.raises(Refusal, match="rtx-4090 runs no weight of 4 bits that is neither FP4 nor integers"):
         lowering.for_tensorrt(model, DEVICES["rtx-4090"])
@@ -199,12 +206,13 @@ RTX = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx
 @RTX
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("quantize", "builds", "refuses"), [("nvfp4", "SM120", "SM89"), ("int4", "SM86", "SM75"), ("int8", "SM86", None)]
+    ("quantize", "builds", "refuses"),
+    [("nvfp4", "SM120", "SM89"), ("int4:positive=true,block=16", "SM86", "SM75"), ("int8:positive=true", "SM86", None)],
 )
 def test_tensorrt_rtx_builds_it(quantize: str, builds: str, refuses: str | None, tmp_path: Path) -> None:
     """A ViT with merged tokens and weights of few bits, in fp16, for the architectures that have the format."""
     out = tmp_path / "bundle"
-    spec = f"{quantize}:skip=head"
+    spec = f"{quantize}{',' if ':' in quantize else ':'}skip=head"
     edgetok.export(
         "tests.families:small_vit", out=out, quantize=[spec], reduce=["tome:r=4"], dtype="fp16", min_cosine=0.5
     )

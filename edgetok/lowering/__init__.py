@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from edgetok.device import Device
 
 Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
-QUANTISERS = {"fp4": "nvfp4", "int4": "int4", "int8": "int8"}  # which makes weights of a device's precision
+# Which makes weights of a device's precision; TensorRT takes positive scales only.
+QUANTISERS = {"fp4": "nvfp4", "int4": "int4:positive=true", "int8": "int8:positive=true"}
 
 
 def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
@@ -102,6 +103,18 @@ def for_tensorrt(model: ir.Model, device: Device) -> None:
                 way_out="quantise with " + " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
                 if known
                 else "export it without --quantize",
+            )
+        if weight.shape[1] % min(weight.block, weight.shape[1]):
+            raise Refusal(
+                f"{weight.shape[1]} inputs are no multiple of {weight.block}, and TensorRT takes whole blocks only",
+                node=node.name,
+                way_out="quantise with a block that divides them, such as block=16, or leave the layer out with skip=",
+            )
+        if (weight.wide_scales < 0).any():
+            raise Refusal(
+                "the weight has negative scales, and TensorRT takes positive ones only",
+                node=node.name,
+                way_out=f"quantise with --quantize {QUANTISERS[form]}",
             )
         dequantize.lower(model.graph, node, weight)
         if form == "fp4":

@@ -26,7 +26,7 @@ Kind = Literal["fp4", "int4", "int8"]
 
 def kind(weight: Weight) -> Kind | None:
     """The precision that a device must have for this weight; None where there is no such form."""
-    if weight.codebook.shape[:2] != (1, 1) or weight.shape[1] % min(weight.block, weight.shape[1]):
+    if weight.codebook.shape[:2] != (1, 1):
         return None
     if weight.bits == 4 and np.array_equal(weight.codebook[0, 0], E2M1):
         return "fp4"
