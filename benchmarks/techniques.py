@@ -75,7 +75,7 @@ class Bench:
         write_model(captured.model, self.folder / "captured")
         self.feeds = load_inputs(photographs(), captured.inputs, self.folder)
         self.timed = {name: value[:batch] for name, value in self.feeds.items()}
-        self.unreduced = self.worker("unreduced", [])
+        self.unreduced = self.worker("unreduced", self.graph([]).model)
         self.features = self.unreduced.run(self.feeds)["features"]
         self.free: dict[str, float] = {}
         self.random: dict[str, float] = {}
@@ -85,27 +85,19 @@ class Bench:
         import onnx_ir as ir
 
         from edgetok import technique
+        from edgetok.api.samples import OnSamples
         from edgetok.transform import transform
 
         model = ir.load(self.folder / "captured" / "model.onnx")
         asked = [technique.parse(spec) for spec in specs]
-        return transform(model, asked, dtype="fp32", emit="full", run=self.on_samples)
+        return transform(model, asked, dtype="fp32", emit="full", run=OnSamples(self.inputs, self.feeds, {}))
 
-    def on_samples(self, model: Any) -> dict[str, np.ndarray]:
-        """What a graph gives for the photographs, for techniques that find their counts on them."""
-        from edgetok.api.verbs import run_graph
-        from edgetok.plugins import add_functions
-
-        add_functions(model)
-        return run_graph(model, self.inputs, self.feeds)
-
-    def worker(self, label: str, specs: list[str], free: bool = False) -> Any:
+    def worker(self, label: str, model: Any, free: bool = False) -> Any:
         """A process that holds a reduced encoder."""
         from edgetok.plugins import add_functions
         from edgetok.serialize import write_model
         from edgetok.worker import Side, Worker
 
-        model = self.graph(specs).model
         if free:
             select_for_free(model)
         add_functions(model)
@@ -120,29 +112,33 @@ class Bench:
         return compare([worker, self.unreduced], rounds=self.rounds)[0].speedup
 
     def inside(self, name: str, keep: float) -> Row:
-        """A technique that acts in blocks."""
-        options = f"keep={keep:g}" + (f",layers={LAYERS[name]}" if name in LAYERS else "")
+        """A technique that acts in blocks; `random` and the bare Slice take the counts that it took."""
+        done = self.graph([f"{name}:keep={keep:g}" + (f",layers={LAYERS[name]}" if name in LAYERS else "")])
+        gone = {step.block: step.tokens_in - step.tokens_out for step in done.schedule}
+        counts = f"r={'/'.join(map(str, gone.values()))},layers={'/'.join(map(str, gone))}"
         with ExitStack() as stack:
-            worker = self.worker(name, [f"{name}:{options}"])
+            worker = self.worker(name, done.model)
             stack.callback(worker.__exit__)
             speed = self.compare(worker)
             got = worker.run(self.feeds)["features"]
-        if options not in self.free:
-            bare, drawn = (self.worker("random", [f"random:{options}"], free) for free in (True, False))
-            self.free[options] = self.compare(bare).value
-            self.random[options] = cosines(drawn.run(self.feeds)["features"], self.features)[1]
+        if counts not in self.free:
+            bare, drawn = (
+                self.worker("random", self.graph([f"random:{counts}"]).model, free) for free in (True, False)
+            )
+            self.free[counts] = self.compare(bare).value
+            self.random[counts] = cosines(drawn.run(self.feeds)["features"], self.features)[1]
             for each in (bare, drawn):
                 each.__exit__()
         cls, patches = cosines(got, self.features)
         return Row(
-            name, keep, speed.value, (speed.low, speed.high), self.promised(f"{name}:{options}"),
-            self.free[options], cls, patches, self.random[options],
+            name, keep, speed.value, (speed.low, speed.high), self.promised(gone), self.free[counts], cls, patches,
+            self.random[counts],
         )  # fmt: skip
 
     def behind(self, name: str, keep: float) -> Row:
         """A technique that acts on the encoder's output."""
         with ExitStack() as stack:
-            worker = self.worker(name, [f"{name}:keep={keep:g}"])
+            worker = self.worker(name, self.graph([f"{name}:keep={keep:g}"]).model)
             stack.callback(worker.__exit__)
             speed = self.compare(worker)
             given = worker.run(self.feeds)["features"][:, 1:]
@@ -154,14 +150,12 @@ class Bench:
         patches = stood_in(self.features, given)
         return Row(name, keep, speed.value, (speed.low, speed.high), None, None, None, patches, float(np.mean(chance)))
 
-    def promised(self, spec: str) -> float:
-        """How many times fewer multiplications are left."""
+    def promised(self, gone: dict[int, int]) -> float:
+        """How many times fewer multiplications are left when so many tokens go in each block."""
         from edgetok.flops import Work
         from edgetok.view import TransformerView
 
-        work = Work.of(TransformerView.of(self.graph([]).model))
-        gone = {step.block: step.tokens_in - step.tokens_out for step in self.graph([spec]).schedule}
-        return 1 / work.share(gone)
+        return 1 / Work.of(TransformerView.of(self.graph([]).model)).share(gone)
 
 
 def cut_head(model: Any) -> None:

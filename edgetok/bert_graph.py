@@ -1,65 +1,39 @@
 """BERT encoders, from a Hugging Face folder to a graph without torch.
 
-The graph is spelt as `torch.onnx.export(dynamo=True)` spells transformers' BertModel at opset 23, so that what finds
-blocks there finds them here. Token types are all of the first type, as for single texts.
+Spelt as transformers' BertModel comes out of the exporter. Token types are all of the first type, as for single texts.
 
 A sentence-transformers folder, whose modules.json names mean pooling, gets the output `sentence_embedding` as well: the
 mean over the tokens that are no padding, spelt as Mul by the mask, ReduceSum and Div, and brought to length 1 where the
 modules say so.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
+import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from edgetok.errors import CaptureError, SourceError, UsageError
+from edgetok.graph_builder import GraphBuilder
 from edgetok.preprocess.huggingface import read_json
 
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
 
-OPSET, IR_VERSION = 23, 10
-
-
-def build_bert(folder: Path, length: int, batch: int | None = None) -> "ir.Model":
+def build_bert(folder: Path, length: int, batch: int | None = None) -> ir.Model:
     """Build the graph of a BERT encoder: `input_ids` and `attention_mask` to `last_hidden_state`."""
-    import onnx_ir as ir
-    from onnx_ir.passes.common import ShapeInferencePass
-
     config = _Config.read(folder)
     if not 2 < length <= config.max_position_embeddings:  # [CLS], [SEP] and something between
         raise UsageError(f"--length {length}: the model takes 3 to {config.max_position_embeddings} tokens")
-    build = _Builder(_Weights(folder), config, length)
-    axis = "batch" if batch is None else batch
-    ids, mask = (
-        ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([axis, length]))
-        for name in ("input_ids", "attention_mask")
-    )
+    build = _Builder(_Weights(folder), config, length, batch)
+    ids, mask = (build.input(name, ir.DataType.INT64, length) for name in ("input_ids", "attention_mask"))
     hidden = build.embeddings(ids)
-    attended = build.attention_mask(mask)
+    attended = build.keys_allowed(mask, np.ones((1, 1, length, 1), np.bool_))
     for layer in range(config.num_hidden_layers):
         hidden = build.block(f"encoder.layer.{layer}", hidden, attended, last=layer == config.num_hidden_layers - 1)
-    outputs = [hidden, *build.sentence_embedding(hidden, mask, *_pooling(folder))]
-    for output in outputs:
-        output.type = ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph(
-        [ids, mask],
-        outputs,
-        nodes=build.tape.nodes,
-        initializers=build.tape.initializers,
-        opset_imports={"": OPSET},
-        name="bert",
-    )
-    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgetok")
-    model = ShapeInferencePass()(model).model
-    for node in model.graph:
-        for value in node.outputs:  # a free axis is the batch, though behind a Reshape inference no longer knows it
-            if value.shape is not None:
-                value.shape = ir.Shape([size if isinstance(size, int) else axis for size in value.shape])
-    return model
+    return build.model("bert", [ids, mask], [hidden, *build.sentence_embedding(hidden, mask, *_pooling(folder))])
 
 
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,7 +62,7 @@ class _Config(BaseModel):
     layer_norm_eps: PositiveFloat
 
     @classmethod
-    def read(cls, folder: Path) -> "_Config":
+    def read(cls, folder: Path) -> _Config:
         try:
             config = cls.model_validate(read_json(folder / "config.json"))
         except ValidationError as error:
@@ -125,8 +99,7 @@ class _Weights:
         # "bert." in the checkpoints of models with a head
         self._prefix = "" if "embeddings.word_embeddings.weight" in self._file.keys() else "bert."  # noqa: SIM118
 
-    def __call__(self, name: str, *shape: int) -> "np.ndarray":
-        import numpy as np
+    def __call__(self, name: str, *shape: int) -> np.ndarray:
         from safetensors import SafetensorError
 
         try:
@@ -141,48 +114,22 @@ class _Weights:
         return values
 
 
-class _Builder:
-    """Writes nodes; N is the length, C the hidden size, h the heads, d = C / h."""
+class _Builder(GraphBuilder):
+    """C is the hidden size, h the heads, d = C / h."""
 
-    def __init__(self, weights: _Weights, config: _Config, length: int):
-        import onnx_ir as ir
-
-        self.tape, self._ir = ir.tape.Tape(), ir
+    def __init__(self, weights: _Weights, config: _Config, length: int, batch: int | None):
+        super().__init__(batch)
         self.weights, self.config, self.length = weights, config, length
-        self._shared: dict[tuple[int, ...], ir.Value] = {}
 
-    def op(self, name: str, kind: str, *inputs: "ir.Value", **attributes: Any) -> "ir.Value":
-        value = self.tape.op(kind, inputs, attributes, name=name)
-        value.name = name
-        return value
+    def dense(self, name: str, x: ir.Value, width: int, out: int) -> ir.Value:
+        weight, bias = self.weights(f"{name}.weight", out, width), self.weights(f"{name}.bias", out)
+        return self.linear(name, x, weight, bias)
 
-    def constant(self, name: str, array: "np.ndarray") -> "ir.Value":
-        return self.tape.initializer(self._ir.tensor(array, name=name))
+    def norm(self, name: str, x: ir.Value, out: str | None = None) -> ir.Value:
+        scale, bias = (self.weights(f"{name}.{part}", self.config.hidden_size) for part in ("weight", "bias"))
+        return self.layer_norm(out or name, x, scale, bias, self.config.layer_norm_eps)
 
-    def integers(self, *numbers: int) -> "ir.Value":
-        """A shape or a list of axes, one initializer for all that are equal."""
-        import numpy as np
-
-        if numbers not in self._shared:
-            self._shared[numbers] = self.constant(f"integers_{len(self._shared)}", np.array(numbers, np.int64))
-        return self._shared[numbers]
-
-    def linear(self, name: str, x: "ir.Value", width: int, out: int) -> "ir.Value":
-        # Stored as a view: transposed when the model is written, so that no second copy lives here.
-        weight = self.constant(f"{name}.weight", self.weights(f"{name}.weight", out, width).T)
-        bias = self.constant(f"{name}.bias", self.weights(f"{name}.bias", out))
-        return self.op(f"{name}/Add", "Add", self.op(f"{name}/MatMul", "MatMul", x, weight), bias)
-
-    def layer_norm(self, name: str, x: "ir.Value", out: str | None = None) -> "ir.Value":
-        scale, bias = (
-            self.constant(f"{name}.{part}", self.weights(f"{name}.{part}", self.config.hidden_size))
-            for part in ("weight", "bias")
-        )
-        return self.op(
-            out or name, "LayerNormalization", x, scale, bias, axis=-1, epsilon=self.config.layer_norm_eps, stash_type=1
-        )
-
-    def embeddings(self, ids: "ir.Value") -> "ir.Value":
+    def embeddings(self, ids: ir.Value) -> ir.Value:
         config, name = self.config, "embeddings"
         words = self.weights(f"{name}.word_embeddings.weight", config.vocab_size, config.hidden_size)
         positions = self.weights(
@@ -191,55 +138,35 @@ class _Builder:
         types = self.weights(f"{name}.token_type_embeddings.weight", config.type_vocab_size, config.hidden_size)
         word = self.op(f"{name}/words", "Gather", self.constant(f"{name}.word_embeddings.weight", words), ids, axis=0)
         place = self.constant(f"{name}.places", (positions[: self.length] + types[0])[None])  # [1, N, C]
-        return self.layer_norm(f"{name}.LayerNorm", self.op(f"{name}/Add", "Add", word, place))
+        return self.norm(f"{name}.LayerNorm", self.op(f"{name}/Add", "Add", word, place))
 
-    def attention_mask(self, mask: "ir.Value") -> "ir.Value":
-        """[batch, N] of 0 and 1 to [batch, 1, N, N]: onnxruntime's CPU kernel takes no mask that is to be broadcast."""
-        import numpy as np
-
-        keys = self.op("mask/Cast", "Cast", mask, to=self._ir.DataType.BOOL.value)
-        keys = self.op("mask/Unsqueeze", "Unsqueeze", keys, self.integers(1, 2))  # [batch, 1, 1, N]
-        queries = self.constant("mask.queries", np.ones((1, 1, self.length, 1), np.bool_))
-        return self.op("mask/And", "And", queries, keys)
-
-    def block(self, name: str, x: "ir.Value", mask: "ir.Value", last: bool) -> "ir.Value":
+    def block(self, name: str, x: ir.Value, mask: ir.Value, last: bool) -> ir.Value:
         config = self.config
         attention = self._attention(f"{name}.attention", x, mask)
-        x = self.layer_norm(f"{name}.attention.output.LayerNorm", self.op(f"{name}.attention/Add", "Add", attention, x))
+        x = self.norm(f"{name}.attention.output.LayerNorm", self.op(f"{name}.attention/Add", "Add", attention, x))
         kind, attributes = _ACTIVATIONS[config.hidden_act]
-        inner = self.linear(f"{name}.intermediate.dense", x, config.hidden_size, config.intermediate_size)
+        inner = self.dense(f"{name}.intermediate.dense", x, config.hidden_size, config.intermediate_size)
         inner = self.op(f"{name}.intermediate/{kind}", kind, inner, **attributes)
-        mlp = self.linear(f"{name}.output.dense", inner, config.intermediate_size, config.hidden_size)
+        mlp = self.dense(f"{name}.output.dense", inner, config.intermediate_size, config.hidden_size)
         total = self.op(f"{name}.output/Add", "Add", mlp, x)
-        return self.layer_norm(f"{name}.output.LayerNorm", total, out="last_hidden_state" if last else None)
+        return self.norm(f"{name}.output.LayerNorm", total, out="last_hidden_state" if last else None)
 
-    def _attention(self, name: str, x: "ir.Value", mask: "ir.Value") -> "ir.Value":
+    def _attention(self, name: str, x: ir.Value, mask: ir.Value) -> ir.Value:
         config = self.config
         width = config.hidden_size // config.num_attention_heads
         heads = []
         for part in ("query", "key", "value"):
-            flat = self.linear(f"{name}.self.{part}", x, config.hidden_size, config.hidden_size)
-            split = self.op(
-                f"{name}.self.{part}/Reshape",
-                "Reshape",
-                flat,
-                self.integers(-1, self.length, config.num_attention_heads, width),
-            )
-            heads.append(
-                self.op(f"{name}.self.{part}/Transpose", "Transpose", split, perm=[0, 2, 1, 3])
-            )  # [b, h, N, d]
+            flat = self.dense(f"{name}.self.{part}", x, config.hidden_size, config.hidden_size)
+            heads.append(self.split_heads(f"{name}.self.{part}", flat, self.length, config.num_attention_heads, width))
         attended = self.op(f"{name}.self/Attention", "Attention", *heads, mask, scale=width**-0.5)
-        joined = self.op(f"{name}.self/Transpose", "Transpose", attended, perm=[0, 2, 1, 3])
-        joined = self.op(f"{name}.self/Reshape", "Reshape", joined, self.integers(-1, self.length, config.hidden_size))
-        return self.linear(f"{name}.output.dense", joined, config.hidden_size, config.hidden_size)
+        joined = self.join_heads(f"{name}.self", attended, self.length, config.hidden_size)
+        return self.dense(f"{name}.output.dense", joined, config.hidden_size, config.hidden_size)
 
-    def sentence_embedding(self, tokens: "ir.Value", mask: "ir.Value", mean: bool, unit: bool) -> "list[ir.Value]":
+    def sentence_embedding(self, tokens: ir.Value, mask: ir.Value, mean: bool, unit: bool) -> list[ir.Value]:
         """The mean over the tokens that are no padding, if it is wanted."""
-        import numpy as np
-
         if not mean:
             return []
-        weights = self.op("pooling/Cast", "Cast", mask, to=self._ir.DataType.FLOAT.value)
+        weights = self.op("pooling/Cast", "Cast", mask, to=ir.DataType.FLOAT.value)
         weights = self.op("pooling/Unsqueeze", "Unsqueeze", weights, self.integers(-1))  # [batch, N, 1]
         total = self.op(
             "pooling/Sum", "ReduceSum", self.op("pooling/Mul", "Mul", tokens, weights), self.integers(1), keepdims=0

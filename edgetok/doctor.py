@@ -1,7 +1,6 @@
 """Looks at an installation: what is there, what really works, and what to install for what."""
 
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgetok import native
+from edgetok.cache import cache_folder
 from edgetok.device import Device, Machine, here
 
 if TYPE_CHECKING:
@@ -81,15 +82,9 @@ def examine(devices: Iterable[Device]) -> Diagnosis:
         _devices(list(devices)),
         cache(),
         compiler(),
+        operators(),
     ]
     return Diagnosis(checks=tuple(checks))
-
-
-def cache_folder() -> Path:
-    """Where lowered forms are kept: EDGETOK_CACHE, or the user's cache folder."""
-    if own := os.environ.get("EDGETOK_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetok"
 
 
 def packages(path: list[str]) -> dict[str, Distribution]:
@@ -240,3 +235,11 @@ def compiler() -> Check:
             name="g++", status="absent", detail="not on PATH; only native operators need it", remedy="apt install g++"
         )
     return Check(name="g++", status="ok", detail=found)
+
+
+def operators() -> Check:
+    """Whether the C++ operators were built from the installed sources, and run."""
+    found = native.status()
+    statuses: dict[str, Status] = {"ok": "ok", "absent": "absent", "stale": "warn", "broken": "warn"}
+    remedy = None if found.state == "ok" else native.AGAIN
+    return Check(name="native operators", status=statuses[found.state], detail=found.detail, remedy=remedy)

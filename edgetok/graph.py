@@ -145,6 +145,14 @@ def typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[int | str 
     return value
 
 
+def named(value: ir.Value, name: str) -> ir.Value:
+    """The value, with its node's name written down."""
+    producer = value.producer()
+    assert producer is not None
+    producer.name = name
+    return value
+
+
 def without(dim: int | str | ir.SymbolicDim | None, count: int) -> int | ir.SymbolicDim:
     """A dimension less a count; of one that only the run knows, a name that says so."""
     if isinstance(dim, int):

@@ -50,9 +50,11 @@ class _Part(BaseModel):
 
 
 class Recipe(_Part):
-    """What the user asked for; `reduce` holds one canonical spec a technique, as in "tome:r=16"."""
+    """What the user asked for; `reduce` and `quantize` hold canonical specs, as in "tome:r=16" and "nvfp4"."""
 
     reduce: tuple[str, ...] = ()
+    quantize: tuple[str, ...] = ()
+    activations: str | None = None
     dtype: Dtype = "fp32"
     emit: Emit = "full"
     batch: int | None = None
@@ -102,6 +104,24 @@ class Fidelity(_Part):
     top1: Figure | None = None
 
 
+class LowBit(_Part):
+    """A linear layer whose weight (N, K) has few bits; `edgetok/lowbit/weight.py` says how it is stored.
+
+    `layer` is the node, whose codes, scales and global scale are the initializers of its name; `scales` is their type,
+    one for each `block` weights of an output channel; `bits_per_weight` counts all of it. `sqnr_db` sets the weight
+    against the original's, and is None where the two are equal.
+    """
+
+    layer: str
+    format: str
+    shape: tuple[int, int]
+    bits: int
+    block: int
+    scales: str
+    bits_per_weight: Figure
+    sqnr_db: Figure | None
+
+
 class BuiltOn(_Part):
     """The exporting machine, as far as the bytes of a bundle depend on it."""
 
@@ -129,6 +149,7 @@ class Manifest(_Part):
     tokens: int
     schedule: tuple[Step, ...] = ()
     token_map: TokenMap | None = None
+    weights: tuple[LowBit, ...] = ()
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     fidelity: tuple[Fidelity, ...] = ()

@@ -14,7 +14,8 @@ from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from edgetok.errors import UnknownName, UsageError
+from edgetok import options
+from edgetok.errors import UnknownName
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class Spec:
 
     def __str__(self) -> str:
         """The canonical spelling, which goes into the manifest."""
-        given = self.schedule.options() + options(self.config)
+        given = self.schedule.options() + options.spelt(self.config)
         return self.name + (":" + ",".join(given) if given else "")
 
 
@@ -304,44 +305,9 @@ def parse(text: str) -> Spec:
         UnknownName: no such technique or option.
         UsageError: a value that the option does not take.
     """
-    name, _, rest = text.partition(":")
+    name, given = options.split(text, "r=16,layers=2-11")
     technique = load(name)
-    given: dict[str, str] = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals or not value:
-            raise UsageError(f"{text!r}: {item!r} is no option; write key=value, as in '{name}:r=16,layers=2-11'")
-        if key in given:
-            raise UsageError(f"{text!r}: {key!r} is given twice")
-        given[key] = value
-    known = [f.name for cls in (Schedule, technique.config) for f in dataclasses.fields(cls)]
-    for key in given:
-        if key not in known:
-            raise UnknownName(f"option of {name!r}", key, known)
+    options.check_known(name, given, (Schedule, technique.config))
     own = {f.name for f in dataclasses.fields(technique.config)}
     schedule = Schedule.parse({key: value for key, value in given.items() if key not in own})
-    config = technique.config(
-        **{key: _typed(technique.config, key, value) for key, value in given.items() if key in own}
-    )
-    return Spec(name, schedule, config)
-
-
-def _typed(config: type, key: str, text: str) -> object:
-    """An option's text as the type of its default."""
-    default: Any = next(f.default for f in dataclasses.fields(config) if f.name == key)
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise UsageError(f"option {key}={text!r}: accepted are true and false")
-        return text == "true"
-    try:
-        value: object = type(default)(text)
-        return value
-    except ValueError:
-        kind = type(default).__name__
-        raise UsageError(f"option {key}={text!r}: accepted is of type {kind}, such as {default}") from None
-
-
-def options(config: Any) -> list[str]:
-    """The options of a config that differ from their defaults."""
-    pairs = [(f.name, getattr(config, f.name), f.default) for f in dataclasses.fields(config)]
-    return [f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v, default in pairs if v != default]
+    return Spec(name, schedule, options.build(technique.config, given))

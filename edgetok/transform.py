@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetok import technique
+from edgetok import options, technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
-from edgetok.manifest import Step, TokenMap
+from edgetok.manifest import LowBit, Step, TokenMap
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from edgetok.lowbit.quantise import FewBits
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
 
@@ -33,6 +34,7 @@ class Transformed:
         tokens: of the first block; 0 when no block was recognised.
         schedule: what happens in which block.
         token_map: which outputs say where tokens went; None where all are restored.
+        weights: the linear layers whose weights have few bits.
         notes: for the user.
     """
 
@@ -40,6 +42,7 @@ class Transformed:
     tokens: int
     schedule: tuple[Step, ...]
     token_map: TokenMap | None
+    weights: tuple[LowBit, ...]
     notes: tuple[str, ...]
 
     @property
@@ -49,9 +52,15 @@ class Transformed:
 
 
 def transform(
-    model: ir.Model, specs: Sequence[technique.Spec], *, dtype: str, emit: str, run: Run | None = None
+    model: ir.Model,
+    specs: Sequence[technique.Spec],
+    *,
+    dtype: str,
+    emit: str,
+    run: Run | None = None,
+    few_bits: FewBits | None = None,
 ) -> Transformed:
-    """Type a captured graph and reduce its tokens, in place.
+    """Type a captured graph, reduce its tokens, and quantise its weights, in place.
 
     Args:
         model: the captured graph.
@@ -59,6 +68,7 @@ def transform(
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" or "reduced" tokens at the outputs.
         run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
+        few_bits: which weights and activations get few bits.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -86,8 +96,12 @@ def transform(
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
+    weights: tuple[LowBit, ...] = ()
+    if few_bits is not None:
+        weights = few_bits.apply(model)
+        _tidy(model)
     token_map = view.token_map if view else None
-    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, tuple(notes))
+    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, tuple(notes))
 
 
 def _plans(
@@ -108,7 +122,7 @@ def _plans(
         plan = technique.Plan(spec.name, chosen, spec.config, counts)
         if chosen.calibration is not None and run is not None:
             plan = calibrated(view.model, plans, plan, tokens - view.prefix, run)
-            given = " with " + ",".join(technique.options(plan.config)) if plan.dynamic else ""
+            given = " with " + ",".join(options.spelt(plan.config)) if plan.dynamic else ""
             found = f"on the samples {_listed(plan.expected)}{given}"
             notes.append(f"{spec.name}: {found}, scheduled were {_listed(counts)}")
         for block, count in plan.expected.items():

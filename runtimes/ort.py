@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from edgetok import native
 from edgetok.errors import InputError, MissingPackage, SourceError
 from edgetok.layers import NodeTime, ProfiledRun, inlined
 from edgetok.runtimes import Runtime
@@ -52,7 +53,7 @@ class OnnxRuntime(Runtime):
 def session(
     model: Path | bytes, *, threads: int | None = None, weights: Path | None = None, log: Path | None = None
 ) -> "onnxruntime.InferenceSession":
-    """The one place where sessions are made.
+    """The one place where sessions are made. They know the C++ operators where these are built.
 
     Args:
         model: a file, or the bytes of one.
@@ -75,6 +76,8 @@ def session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     if log is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(log / "profile")
+    if (library := native.library()) is not None:
+        options.register_custom_ops_library(str(library))
     try:
         return ort.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]

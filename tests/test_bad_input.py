@@ -303,7 +303,12 @@ def test_ctrl_c_in_the_middle(tmp_path: Path, as_json: bool) -> None:
         "    print('building', file=sys.stderr, flush=True)\n"
         "    threading.Event().wait()\n"
     )
-    with command_line("export", "slow:model", "-o", "out", *["--json"] * as_json, cwd=tmp_path) as process:
+
+    def heeds() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+
+    given = ("export", "slow:model", "-o", "out", *["--json"] * as_json)
+    with command_line(*given, cwd=tmp_path, preexec_fn=heeds) as process:
         assert process.stderr is not None and process.stderr.readline() == "building\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()

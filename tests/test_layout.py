@@ -1,5 +1,7 @@
 """One copy of each module, and a wheel that puts edgetok/ and nothing else into site-packages."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,9 +21,13 @@ def test_bare_import_is_refused(folder: str) -> None:
     assert done.stdout == f"import edgetok.{folder}, not {folder}: it would be a second copy\n"
 
 
-def build(kind: str, source: Path, out: Path) -> Path:
+LIBRARY = "edgetok/plugins/native/liblut_matmul.so"
+
+
+def build(kind: str, source: Path, out: Path, compiler: str = "g++") -> Path:
     """Build a wheel or an sdist without a network: hatchling is installed."""
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)], cwd=source, check=True)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
+    subprocess.run(command, cwd=source, env={**os.environ, "CXX": compiler}, check=True)
     (archive,) = out.iterdir()
     return archive
 
@@ -56,7 +62,18 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
         ]
         expected |= {inside + file.relative_to(ROOT).as_posix() for file in files}
     assert any(name.startswith("edgetok/devices/") and name.endswith(".toml") for name in expected)
+    expected |= {LIBRARY} if shutil.which("g++") else set()
     assert {name for name in contents(wheel) if ".dist-info/" not in name} == expected
+
+
+@pytest.mark.full
+def test_wheel_without_a_compiler(wheel: Path, tmp_path: Path) -> None:
+    """What was built where there is none lacks the library and nothing else, and runs on any machine."""
+    without = build("wheel", ROOT, tmp_path, compiler="no-such-compiler")
+    assert without.name.endswith("-py3-none-any.whl")
+    assert set(contents(wheel)) - set(contents(without)) <= {LIBRARY}
+    if shutil.which("g++"):
+        assert "-py3-none-linux_" in wheel.name and LIBRARY in contents(wheel)
 
 
 @pytest.mark.full

@@ -21,7 +21,7 @@ def located(name: str) -> Path:
 
 
 def test_names_are_the_files():
-    assert {"dinov2-style-s14", "minilm"} <= set(zoo.names())
+    assert {"dinov2-style-s14", "minilm", "smollm2", "whisper-tiny-en"} <= set(zoo.names())
     for name in zoo.names():
         assert zoo.find(name).name == name
 

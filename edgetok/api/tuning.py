@@ -9,14 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
-from edgetok.api.verbs import export, resolve_device, run_graph
+from edgetok.api.samples import OnSamples, run_graph
+from edgetok.api.verbs import export, resolve_device
 from edgetok.bundle import Bundle, check_output
 from edgetok.errors import UsageError
 from edgetok.manifest import Dtype
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx_ir as ir
 
     from edgetok.evaluation import Bench, Evaluation, Task
     from edgetok.exporters.sources import CaptureOptions
@@ -240,9 +240,7 @@ def prepare(
     check_exact(run_graph(captured.model, captured.inputs, feeds), original)
     view = TransformerView.of(captured.model)
 
-    def on_samples(model: ir.Model) -> Arrays:
-        add_functions(model)
-        return run_graph(model, captured.inputs, feeds)
+    on_samples = OnSamples(captured.inputs, feeds, original)
 
     def build(specs: Sequence[Spec]) -> Transformed:
         done = transform(captured.model.clone(), specs, dtype=dtype, emit="full", run=on_samples)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -15,11 +14,10 @@ from edgetok.manifest import Dtype, Emit
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnx_ir as ir
 
     from edgetok.comparison import Comparison
     from edgetok.device import Device
-    from edgetok.model import TensorSpec
+    from edgetok.lowering import Arithmetic
     from edgetok.profiling import Effort
     from edgetok.report import ProfileReport
     from edgetok.runtimes import Runtime
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
+LEAST_A8_DB = 20.0  # SQNR of int8 activations against fp32 ones; 30 to 60 on the models of the tests
 
 
 def export(
@@ -35,6 +34,8 @@ def export(
     *,
     out: str | Path,
     reduce: Sequence[str] = (),
+    quantize: Sequence[str] = (),
+    activations: str | None = None,
     dtype: Dtype = "fp32",
     emit: Emit = "full",
     batch: int | None = None,
@@ -51,6 +52,8 @@ def export(
         source: `zoo:NAME`, an .onnx file, a Hugging Face folder, or `package.module:callable`.
         out: the bundle's folder.
         reduce: techniques, as in "tome:r=16,layers=2-11".
+        quantize: quantisers, as in "nvfp4" or "lut:bits=3,skip=head"; a layer goes to the first that takes it.
+        activations: "int8" or "fp8": what feeds products is rounded in the graph, as in "int8:skip=head".
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
         batch: fixed batch size; None leaves it dynamic.
@@ -65,9 +68,13 @@ def export(
         EdgetokError: see edgetok/errors.py.
     """
     from edgetok import technique
+    from edgetok.api.samples import OnSamples, run_graph, running
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
+    from edgetok.lowbit import activations as lowbit_activations
+    from edgetok.lowbit import quantiser
+    from edgetok.lowbit.quantise import FewBits
     from edgetok.manifest import BuiltOn, Manifest, Recipe
     from edgetok.plugins import add_functions
     from edgetok.transform import aligned, aligned_apart, sample_inputs, transform
@@ -77,6 +84,8 @@ def export(
         if value not in accepted:
             raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
+    formats = [quantiser.parse(text) for text in quantize]
+    rounded = None if activations is None else lowbit_activations.parse(activations)
     check_output(Path(out), force)
     say(f"capturing {source}")
     captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
@@ -88,11 +97,15 @@ def export(
     check_exact(run_graph(captured.model, captured.inputs, feeds), original)
     say("transforming")
 
-    def on_samples(model: ir.Model) -> Arrays:
-        add_functions(model)
-        return run_graph(model, captured.inputs, feeds)
-
-    done = transform(captured.model, specs, dtype=dtype, emit=emit, run=on_samples)
+    on_samples = OnSamples(captured.inputs, feeds, original)
+    done = transform(
+        captured.model,
+        specs,
+        dtype=dtype,
+        emit=emit,
+        run=on_samples,
+        few_bits=FewBits(formats, rounded, *((on_samples, on_samples.measure) if samples else ())),
+    )
     add_functions(captured.model)
     say("comparing with the original")
     with running(captured.model, captured.inputs) as run:
@@ -107,12 +120,14 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), dtype=dtype, emit=emit, batch=batch, length=length, size=size,
-            min_cosine=min_cosine,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)),
+            activations=None if rounded is None else str(rounded), dtype=dtype, emit=emit, batch=batch, length=length,
+            size=size, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
         token_map=done.token_map,
+        weights=done.weights,
         inputs=captured.inputs,
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,
@@ -124,26 +139,49 @@ def export(
     return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files)
 
 
-def load(path: str | Path, *, device: str = "cpu", expected_id: str | None = None) -> Model:
+def load(
+    path: str | Path, *, device: str = "cpu", expected_id: str | None = None, arithmetic: Arithmetic = "a32"
+) -> Model:
     """Open and verify a bundle for a device.
 
     Args:
         path: the bundle's folder.
         device: a profile of devices/ that fits this machine, or "cpu".
         expected_id: insist on this bundle: the first eight or more digits of its id.
+        arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
 
     Raises:
         BundleError: it is damaged, incomplete, or not the one expected.
         DeviceError: the device is not this machine.
+        UsageError: another arithmetic, or a8 for a bundle without weights of few bits.
     """
-    return Model(open_bundle(Path(path), expected_id), resolve_device(device))
+    bundle = open_bundle(Path(path), expected_id)
+    check_arithmetic(bundle, arithmetic)
+    return Model(bundle, resolve_device(device), arithmetic)
+
+
+def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic) -> None:
+    """Make sure that a bundle can be run with it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from edgetok.lowering import Arithmetic
+
+    if arithmetic not in get_args(Arithmetic):
+        raise UsageError(f"arithmetic {arithmetic!r}: accepted are {', '.join(get_args(Arithmetic))}")
+    if arithmetic == "a8" and not bundle.manifest.weights:
+        raise UsageError(
+            f"{bundle.path}: arithmetic a8 is for weights of few bits, and this bundle has none: "
+            "export it with --quantize, or run it with a32"
+        )
 
 
 class Model:
     """A bundle ready to run. Loads its graph when it first runs; a context manager, which closes it."""
 
-    def __init__(self, bundle: Bundle, device: Device):
-        self.bundle, self.device = bundle, device
+    def __init__(self, bundle: Bundle, device: Device, arithmetic: Arithmetic = "a32"):
+        self.bundle, self.device, self.arithmetic = bundle, device, arithmetic
         self._runtime: Runtime | None = None
 
     def __enter__(self) -> Model:
@@ -161,9 +199,10 @@ class Model:
             InputError: they do not fit.
         """
         if self._runtime is None:
-            from edgetok import runtimes
+            from edgetok import lowering, runtimes
 
-            runtime = runtimes.load("onnxruntime")(self.bundle.model_path, self.bundle.manifest.inputs)
+            graph = lowering.for_onnxruntime(self.bundle, self.arithmetic)
+            runtime = runtimes.load("onnxruntime")(graph, self.bundle.manifest.inputs)
             self._runtime = runtime.__enter__()
         return self._runtime.run(dict(feeds))
 
@@ -180,7 +219,7 @@ class Model:
             For each output its largest error, as a share of its largest value.
 
         Raises:
-            BundleError: an output is off by more than rounding.
+            BundleError: an output is off by more than rounding; by more than LEAST_A8_DB allow, with int8 activations.
         """
         import numpy as np
 
@@ -188,9 +227,17 @@ class Model:
         bound = TOLERANCE if self.bundle.manifest.recipe.dtype == "fp32" else 100 * TOLERANCE
         errors = {}
         for name, wanted in expected.items():
+            error = got[name].astype(np.float64) - wanted
             scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
-            errors[name] = float(np.abs(got[name].astype(np.float64) - wanted).max(initial=0)) / scale
-            if not errors[name] <= bound:
+            errors[name] = float(np.abs(error).max(initial=0)) / scale
+            if self.arithmetic == "a8":
+                noise, signal = float(np.square(error).sum()), float(np.square(wanted, dtype=np.float64).sum())
+                if not noise <= 10 ** (-LEAST_A8_DB / 10) * signal:
+                    raise BundleError(
+                        f"{self.bundle.path}: with int8 activations output {name!r} is off by {errors[name]:.1e} of "
+                        f"its largest value, less than {LEAST_A8_DB:g} dB over the noise: run it with a32"
+                    )
+            elif not errors[name] <= bound:
                 raise BundleError(
                     f"{self.bundle.path}: on this machine output {name!r} is off by {errors[name]:.1e} of its largest "
                     f"value, at most {bound:g} is accepted; edgetok doctor says what is installed"
@@ -212,6 +259,7 @@ def profile(
     out: str | Path | None = None,
     force: bool = False,
     effort: Effort | None = None,
+    arithmetic: Arithmetic = "a32",
     progress: Callable[[str, float], None] | None = None,
 ) -> ProfileReport:
     """Measure a bundle: latency, memory, time per block; against another one, or against its source, as a ratio.
@@ -223,6 +271,7 @@ def profile(
         out: a new folder for report.json, layers.csv and trace.json.
         force: write into a folder that exists.
         effort: how long it may take.
+        arithmetic: of the bundle, as `load` takes it; the other side's is a32.
         progress: told what is being done, and how far it is.
     """
     from edgetok import profiling, report
@@ -230,10 +279,11 @@ def profile(
 
     found = resolve_device(device)
     opened = open_bundle(Path(bundle))
+    check_arithmetic(opened, arithmetic)
     feeds = _first_sample(opened)
     with TemporaryDirectory(prefix="edgetok-") as folder:
         other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
-        sides = [side(opened, feeds), *([side(other, feeds)] if other else [])]
+        sides = [side(opened, feeds, arithmetic), *([side(other, feeds)] if other else [])]
         done = profiling.profile_model(
             *sides,
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
@@ -282,13 +332,15 @@ def resolve_device(name: str) -> Device:
     return resolve(name, devices.load_all())
 
 
-def side(bundle: Bundle, feeds: Arrays) -> Side:
+def side(bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32") -> Side:
     """A bundle as one side of a measurement."""
+    from edgetok.lowering import for_onnxruntime
     from edgetok.worker import Side
 
+    graph = for_onnxruntime(bundle, arithmetic)
     manifest, tokens = bundle.manifest, tokens_per_block(bundle)
     dynamic = any(step.dynamic for step in manifest.schedule)
-    return Side(bundle.path.name, bundle.model_path, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
+    return Side(bundle.path.name, graph, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
 
 
 def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
@@ -333,24 +385,6 @@ def _open_or_export(
         size=recipe.size,
         progress=(lambda text: progress(f"{against}: {text}", 0.0)) if progress else None,
     )
-
-
-def run_graph(model: ir.Model, inputs: tuple[TensorSpec, ...], feeds: Arrays) -> Arrays:
-    """Run a graph as it stands on onnxruntime, once."""
-    with running(model, inputs) as run:
-        return run(feeds)
-
-
-@contextmanager
-def running(model: ir.Model, inputs: tuple[TensorSpec, ...]) -> Iterator[Callable[[Arrays], Arrays]]:
-    """A graph as it stands on onnxruntime."""
-    from edgetok import runtimes
-    from edgetok.serialize import write_model
-
-    with TemporaryDirectory(prefix="edgetok-") as folder:
-        write_model(model, Path(folder))
-        with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
-            yield runtime.run
 
 
 def _machine() -> str:

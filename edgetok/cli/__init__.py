@@ -53,6 +53,7 @@ def app() -> typer.Typer:
         inspect,
         lint,
         profile,
+        quantisers,
         run,
         sweep,
         techniques,
@@ -67,7 +68,7 @@ def app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     found.callback()(_console.top)
-    for module in (export, run, profile, compare, tune, sweep, inspect, lint, techniques, devices, doctor):
+    for module in (export, run, profile, compare, tune, sweep, inspect, lint, techniques, quantisers, devices, doctor):
         name = module.__name__.rpartition(".")[2]
         found.command(name, cls=_console.Command)(module.command)
     return found

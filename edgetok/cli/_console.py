@@ -22,6 +22,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="This machine's profile: see edgetok devices.")]
 
+Arithmetic = Annotated[
+    str, typer.Option(metavar="a32|a8", help="a8: activations to int8 where weights have few bits; faster.")
+]
+
 ClickException: Any = typer.BadParameter.__mro__[2]  # typer has its own copy of click, or uses click, as versions go
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgetok.bundle import Bundle
+    from edgetok.manifest import Manifest
 
 
 def command(
@@ -24,6 +26,13 @@ def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="The new folder.")],
     reduce: Annotated[
         list[str] | None, typer.Option("--reduce", metavar="SPEC", help="As in tome:r=16,layers=2-11. May be repeated.")
+    ] = None,
+    quantize: Annotated[
+        list[str] | None,
+        typer.Option("--quantize", metavar="SPEC", help="As in nvfp4 or lut:bits=3,skip=head. May be repeated."),
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="int8 or fp8, rounded in the graph: int8:skip=head.")
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
     emit: Annotated[
@@ -56,6 +65,8 @@ def command(
             source,
             out=out,
             reduce=reduce or (),
+            quantize=quantize or (),
+            activations=activations,
             dtype=dtype,  # type: ignore[arg-type]  # api says what is accepted
             emit=emit,  # type: ignore[arg-type]
             batch=batch,
@@ -78,6 +89,16 @@ def pixels(text: str) -> int | tuple[int, int]:
     return (int(match[1]), int(match[2])) if match[2] else int(match[1])
 
 
+def weights(manifest: Manifest) -> str:
+    """How the weights are stored, in a line."""
+    if not manifest.weights:
+        return manifest.recipe.dtype
+    count = sum(prod(each.shape) for each in manifest.weights)
+    bits = sum(prod(each.shape) * each.bits_per_weight for each in manifest.weights) / count
+    layers = f"{len(manifest.weights)} linear layers"
+    return f"{', '.join(manifest.recipe.quantize)}: {bits:.2f} bits each in {layers}, the rest {manifest.recipe.dtype}"
+
+
 def _render(bundle: Bundle, console: Console) -> None:
     manifest = bundle.manifest
     tokens = [str(manifest.tokens)]
@@ -91,6 +112,7 @@ def _render(bundle: Bundle, console: Console) -> None:
         + (f", licence {manifest.source.licence}" if manifest.source.licence else ""),
         "reduced by": ", ".join(manifest.recipe.reduce) or "nothing",
         "tokens": " > ".join(tokens) if manifest.tokens else "no transformer blocks were recognised",
+        "weights": weights(manifest),
         "size": size(sum(file.bytes for file in manifest.files.values())),
     }
     console.print(pairs(rows))

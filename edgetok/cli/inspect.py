@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,7 @@ def _render(data: dict[str, Any], console: Console) -> None:
             "id": data["id"],
             "source": f"{source['kind']}: {source['name']}, licence {source['licence'] or 'unknown'}",
             "reduced by": ", ".join(recipe["reduce"]) or "nothing",
+            "quantised by": ", ".join(recipe["quantize"]) or "nothing",
             "against it": _fidelity(manifest["fidelity"]),
             "emits": f"{recipe['emit']} tokens, {recipe['dtype']}",
         }
@@ -87,6 +89,8 @@ def _render(data: dict[str, Any], console: Console) -> None:
     console.print(pairs(rows))
     if data.get("tokens_per_block"):
         _blocks(data["tokens_per_block"], manifest["schedule"] if manifest else [], console)
+    if manifest and manifest["weights"]:
+        _weights(manifest["weights"], console)
     shown = list(contents["operators"].items())
     made = table("operator", "nodes", right=("nodes",))
     for name, count in shown[:OPERATORS]:
@@ -98,6 +102,26 @@ def _render(data: dict[str, Any], console: Console) -> None:
 
 def _fidelity(outputs: list[dict[str, Any]]) -> str:
     return "\n".join(f"{each['output']}: cosine {each['cosine']:.6f}" for each in outputs) or "not compared"
+
+
+def _weights(weights: list[dict[str, Any]], console: Console) -> None:
+    """A line per kind of weight: how it is stored, and the worst of its layers."""
+    made = table(
+        "weights", "layers", "block", "scales", "bits", "SQNR, dB", right=("layers", "block", "bits", "SQNR, dB")
+    )
+    kinds: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for each in weights:
+        kinds.setdefault((each["format"], each["block"], each["scales"]), []).append(each)
+    for (name, block, scales), layers in kinds.items():
+        count = sum(prod(each["shape"]) for each in layers)
+        bits = sum(prod(each["shape"]) * each["bits_per_weight"] for each in layers) / count
+        errors = [each["sqnr_db"] for each in layers if each["sqnr_db"] is not None]
+        worst = f"{min(errors):.1f} to {max(errors):.1f}" if errors else "equal"
+        made.add_row(name, str(len(layers)), str(block), scales, f"{bits:.2f}", worst)
+    console.print(made)
+    console.print(
+        "plain onnxruntime expands them at loading: fp32's memory and speed; edgetok run does not", style="dim"
+    )
 
 
 def _blocks(tokens: list[tuple[int, int]], schedule: list[dict[str, Any]], console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetok.cli._console import Answer, Device, Json, Verbose, progress
+from edgetok.cli._console import Answer, Arithmetic, Device, Json, Verbose, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ def command(
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write report.json, layers.csv and trace.json.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that exists.")] = False,
+    arithmetic: Arithmetic = "a32",
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
@@ -30,7 +31,15 @@ def command(
     from edgetok import api
 
     with progress() as tell:
-        report = api.profile(bundle, against=against, device=on, out=out, force=force, progress=tell)
+        report = api.profile(
+            bundle,
+            against=against,
+            device=on,
+            out=out,
+            force=force,
+            arithmetic=arithmetic,  # type: ignore[arg-type]  # api says what is accepted
+            progress=tell,
+        )
 
     def render(console: Console) -> None:
         from edgetok.render import render as print_report

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetok.cli._console import Answer, Device, Json, Verbose, pairs, shape, table
+from edgetok.cli._console import Answer, Arithmetic, Device, Json, Verbose, pairs, shape, table
 from edgetok.errors import OutputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def command(
         str | None, typer.Option("--id", metavar="HEX", help="Insist on this bundle: 8 digits of its id or more.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE.npz", help="Write the outputs.")] = None,
+    arithmetic: Arithmetic = "a32",
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
@@ -38,7 +39,8 @@ def command(
 
     if out is not None:
         _check_file(out)
-    with api.load(bundle, device=on, expected_id=expected_id) as model:
+    chosen: Any = arithmetic  # api says what is accepted
+    with api.load(bundle, device=on, expected_id=expected_id, arithmetic=chosen) as model:
         errors: dict[str, float] = {}
         if inputs:
             outputs = model.run_files(inputs)
@@ -50,6 +52,7 @@ def command(
     data: dict[str, Any] = {
         "id": model.bundle.id,
         "device": model.device.name,
+        "arithmetic": arithmetic,
         "inputs": inputs or "samples",
         "outputs": {name: summary(array) for name, array in outputs.items()},
         "written": None if out is None else str(out),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from edgetok.cli._console import Answer, Json, Verbose
+from edgetok.cli._options import explained, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,27 +44,9 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
     return Answer(data, lambda console: _render(data, console))
 
 
-def options(config: type) -> list[dict[str, Any]]:
-    """The fields of a config with their defaults, explained by its docstring."""
-    texts = "\n".join(parent.__doc__ or "" for parent in reversed(config.__mro__))
-    told = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", texts, re.MULTILINE))
-    return [
-        {"name": field.name, "default": field.default, "help": " ".join(told.get(field.name, "").split())}
-        for field in dataclasses.fields(config)
-    ]
-
-
 def _render(data: dict[str, Any], console: Console) -> None:
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
-
-    def explained(rows: list[dict[str, Any]]) -> Padding:
-        grid = Table.grid(padding=(0, 2))
-        for row in rows:
-            default = str(row["default"]).lower() if isinstance(row["default"], bool) else row["default"]
-            grid.add_row(Text(f"{row['name']}={default}" if default else row["name"], style="cyan"), Text(row["help"]))
-        return Padding(grid, (0, 0, 1, 2))
 
     for each in data["techniques"]:
         console.print(Text.assemble((each["name"], "bold"), "  ", each["summary"]))

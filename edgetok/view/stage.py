@@ -127,8 +127,10 @@ def attend_ahead(site: Site, step: Step, selection: Selection[ir.Value], value: 
     and the rows are averaged behind the product. Transposes meet those that the block has around its attention.
     """
     op, heads_last = site.op, [0, 2, 1, 3]
-    assert site.attention is not None and not selection.dropped
-    _, heads, _, width = value.shape  # type: ignore[misc]
+    dims = g.static_shape(value)
+    assert site.attention is not None and not selection.dropped and dims is not None
+    heads, width = dims[1], dims[3]
+    assert heads is not None
     apart = op.Reshape(op.Transpose(value, perm=heads_last), np.array([0, -1, width]))  # (B, kept h, d)
     places = op.Mul(op.Unsqueeze(step.rows, np.array([1])), np.array(heads))  # of a token's first head
     spread = site.gather(apart, op.Add(places, np.arange(heads)[:, None]))  # (B, h, N, d), in one pass

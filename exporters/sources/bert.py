@@ -1,21 +1,21 @@
 """A Hugging Face folder with a BERT encoder, captured without torch (see edgetok/bert_graph.py)."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok.bert_graph import build_bert
-from edgetok.inputs import example_inputs
-from edgetok.model import Captured, Origin, TensorSpec
+from edgetok.exporters.sources._built import captured
 from edgetok.preprocess.huggingface import from_huggingface, read_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
+    from edgetok.model import Captured, Origin
 
-    from edgetok.preprocess import Preprocess
+LENGTH = 128  # tokens of a text, unless --length says otherwise
 
 
-def capture(folder: Path, origin: Origin, *, length: int = 128, batch: int | None = None, seed: int = 0) -> Captured:
+def capture(folder: Path, origin: Origin, *, length: int | None = None, batch: int | None = None) -> Captured:
     """Capture a BERT encoder from a folder with config.json, model.safetensors and tokenizer.json.
 
     Args:
@@ -23,34 +23,14 @@ def capture(folder: Path, origin: Origin, *, length: int = 128, batch: int | Non
         origin: what the manifest shall say of the source.
         length: tokens per text.
         batch: texts per run; free where not given.
-        seed: of the example.
     """
+    length = length or LENGTH
     preprocess = from_huggingface(folder, read_json(folder / "config.json"), length=length)
-    model = build_bert(folder, length, batch)
-    inputs = tuple(_spec(value, "int64", preprocess) for value in model.graph.inputs)
     tokenizer = folder / "tokenizer.json"
-    return Captured(
-        model=model,
-        inputs=inputs,
-        outputs=tuple(_spec(value, "float32", {}) for value in model.graph.outputs),
-        origin=origin,
-        # Built anew for each run: techniques change `model` in place, and a second copy of the weights is not kept.
-        reference=lambda feeds: _run(build_bert(folder, length, batch), feeds),
-        example=example_inputs(inputs, folder, batch=batch or 2, seed=seed),
-        files={tokenizer.name: tokenizer} if tokenizer.is_file() else {},
+    return captured(
+        lambda: build_bert(folder, length, batch),
+        origin,
+        preprocess,
+        batch=batch,
+        tokenizer=tokenizer if tokenizer.is_file() else None,
     )
-
-
-def _spec(value: "ir.Value", dtype: str, preprocess: "dict[str, Preprocess]") -> TensorSpec:
-    name, shape = str(value.name), tuple(value.shape or ())
-    return TensorSpec(name, dtype, tuple(n if isinstance(n, int) else str(n) for n in shape), preprocess.get(name))
-
-
-def _run(model: "ir.Model", feeds: "dict[str, np.ndarray]") -> "dict[str, np.ndarray]":
-    """Run a graph on stock onnxruntime."""
-    import onnx_ir as ir
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))

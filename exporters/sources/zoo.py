@@ -10,8 +10,6 @@ from edgetok.model import Captured, Origin
 if TYPE_CHECKING:
     from edgetok.exporters.sources import CaptureOptions
 
-TEXT_LENGTH = 128  # tokens of a text, unless --length says otherwise
-
 
 def capture_zoo(name: str, options: CaptureOptions) -> Captured:
     """Capture a model of the zoo, without torch.
@@ -27,7 +25,15 @@ def capture_zoo(name: str, options: CaptureOptions) -> Captured:
     if path.is_dir():
         from edgetok.exporters.sources.bert import capture
 
-        return capture(path, origin, length=options.length or TEXT_LENGTH, batch=options.batch)
+        return capture(path, origin, length=options.length, batch=options.batch)
+    if path.suffix == ".gguf":
+        from edgetok.exporters.sources import gguf
+
+        return gguf.capture(path, origin, length=options.length, batch=options.batch)
+    if path.suffix == ".bin":
+        from edgetok.exporters.sources import ctranslate2
+
+        return ctranslate2.capture(path, origin, batch=options.batch)
     from edgetok.exporters.sources.onnx_file import capture_onnx
 
     return capture_onnx(path, options, origin=origin, preprocess=dict(model.preprocess))

@@ -44,9 +44,12 @@ def main(folder: Path) -> None:
     assert bundles, f"no bundle in {folder}"
     for bundle in bundles:
         run_plainly(bundle)
-        edgetok.load(bundle).check()
+        model = edgetok.load(bundle)
+        model.check()
         command("run", str(bundle))
         command("profile", str(bundle))
+        if model.bundle.manifest.weights:
+            command("run", str(bundle), "--arithmetic", "a8")
         print(f"{bundle.name}: loads, checks, runs, profiles", flush=True)
     print(f"{len(bundles)} bundles passed", flush=True)
 

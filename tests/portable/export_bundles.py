@@ -1,4 +1,4 @@
-"""Export every technique on three kinds of transformer into one folder. Needs torch; what it writes does not.
+"""Export techniques and weight formats on three kinds of transformer into one folder. Needs torch; the bundles do not.
 
 python tests/portable/export_bundles.py OUT
 """
@@ -15,6 +15,7 @@ SOURCES = {  # name: source, tokens that go from each block, options
     "minilm": ("zoo:minilm", 4, {"length": 64}),
 }
 TECHNIQUES = ("tome", "pitome", "random")
+FORMATS = ("nvfp4", "hlq:bits=2", "int8")
 
 
 def main(out: Path) -> None:
@@ -25,6 +26,11 @@ def main(out: Path) -> None:
         for technique in TECHNIQUES:
             print(f"export {source} --reduce {technique}:r={r}", flush=True)
             edgetok.export(source, out=out / f"{name}-{technique}", reduce=[f"{technique}:r={r}"], **options)
+    for spec in FORMATS:
+        print(f"export zoo:dinov2-style-s14 --quantize {spec}", flush=True)
+        edgetok.export(
+            "zoo:dinov2-style-s14", out=out / f"dinov2-{spec.partition(':')[0]}", quantize=[spec], min_cosine=0
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""Forms of a graph that a runtime computes faster, or in less memory, than the canonical one; a rule per file.
+
+A rule takes one LutMatMul node and puts what the runtime knows in its place, or leaves it. Whatever no rule takes stays
+as it is: its body of standard operators gives the right numbers anywhere, at fp32's memory and speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgetok.bundle import Bundle
+    from edgetok.device import Device
+
+Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
+# Which makes weights of a device's precision; TensorRT takes positive scales only.
+QUANTISERS = {"fp4": "nvfp4", "int4": "int4:positive=true", "int8": "int8:positive=true"}
+
+
+def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
+    """The bundle's model.onnx as ONNX Runtime on a CPU runs it best, made once and kept in the cache."""
+    from edgetok import __version__, native
+    from edgetok.cache import cache_folder, made_once
+
+    if not bundle.manifest.weights:
+        return bundle.model_path
+    has_native = native.library() is not None
+    kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
+    folder = made_once(
+        cache_folder() / bundle.id[:16] / __version__ / f"onnxruntime-{arithmetic}-{kernels}",
+        lambda folder: _write(bundle.model_path, folder, arithmetic, has_native),
+    )
+    return folder / "model.onnx"
+
+
+def _write(model: Path, folder: Path, arithmetic: Arithmetic, has_native: bool) -> None:
+    import onnx_ir as ir
+
+    from edgetok.serialize import write_model
+
+    graph = ir.load(model)
+    lower(graph, arithmetic, has_native)
+    write_model(graph, folder)
+
+
+def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[str]:
+    """Let each LutMatMul become what ONNX Runtime computes best, in place.
+
+    Args:
+        model: a bundle's graph.
+        arithmetic: "a32" or "a8".
+        has_native: whether edgetok's own kernels are there.
+
+    Returns:
+        How many became what: "native", "MatMulNBits", or "body" for those that stay.
+    """
+    from edgetok.lowbit.node import read
+    from edgetok.lowering import matmulnbits, native
+
+    forms: Counter[str] = Counter()
+    for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
+        weight = read(node)
+        if has_native and native.lower(model.graph, node, weight, arithmetic):
+            forms["native"] += 1
+        elif arithmetic == "a8" and matmulnbits.lower(model.graph, node, weight):
+            forms["MatMulNBits"] += 1
+        else:
+            forms["body"] += 1
+    model.opset_imports.update({node.domain: 1 for node in model.graph if node.domain})
+    _drop_unused(model)
+    return forms
+
+
+def for_tensorrt(model: ir.Model, device: Device) -> None:
+    """Let each LutMatMul become a DequantizeLinear that TensorRT keeps packed, and write out all functions, in place.
+
+    Args:
+        model: a bundle's graph.
+        device: the target, whose precisions decide.
+
+    Raises:
+        Refusal: a weight has no such form, or the device no such precision.
+    """
+    from onnx_ir.passes.common import InlinePass
+
+    from edgetok.errors import Refusal
+    from edgetok.lowbit.node import read
+    from edgetok.lowering import dequantize
+
+    known = [name for name in ("fp4", "int4", "int8") if name in device.precisions]
+    for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
+        weight = read(node)
+        form = dequantize.kind(weight)
+        if form not in known:
+            what = f"weight of {weight.bits} bits that is neither FP4 nor integers" if form is None else form
+            raise Refusal(
+                f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
+                node=node.name,
+                way_out="quantise with " + " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
+                if known
+                else "export it without --quantize",
+            )
+        if weight.shape[1] % min(weight.block, weight.shape[1]):
+            raise Refusal(
+                f"{weight.shape[1]} inputs are no multiple of {weight.block}, and TensorRT takes whole blocks only",
+                node=node.name,
+                way_out="quantise with a block that divides them, such as block=16, or leave the layer out with skip=",
+            )
+        if (weight.wide_scales < 0).any():
+            raise Refusal(
+                "the weight has negative scales, and TensorRT takes positive ones only",
+                node=node.name,
+                way_out=f"quantise with --quantize {QUANTISERS[form]}",
+            )
+        dequantize.lower(model.graph, node, weight)
+        if form == "fp4":
+            model.ir_version = max(model.ir_version or 0, 11)
+    _drop_unused(model)
+    InlinePass()(model)
+    model.opset_imports.pop("edgetok", None)
+
+
+def _drop_unused(model: ir.Model) -> None:
+    from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]

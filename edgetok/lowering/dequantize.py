@@ -1,0 +1,75 @@
+"""Standard DequantizeLinear in front of a MatMul: TensorRT's spelling of weights of few bits, and ONNX's own.
+
+FLOAT4E2M1 with block scales; NVFP4's E4M3 scales are dequantised by the global scale first, as in NVIDIA's Model
+Optimizer (onnx/export/nvfp4_exporter.py). Integers of up to 4 bits as INT4, of 8 as INT8, symmetric: TensorRT takes no
+zero points. NF4, learnt codebooks and several planes have no such spelling.
+
+onnxruntime's CPU provider runs the integer forms but no FLOAT4E2M1; ONNX's reference evaluator runs all of them, and is
+what the FP4 form is tested with. FLOAT4E2M1 needs IR version 11.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from edgetok import graph as g
+from edgetok.lowbit.weight import Weight
+from edgetok.lowering.matmulnbits import whole_steps
+
+E2M1 = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float32)  # by code
+Kind = Literal["fp4", "int4", "int8"]
+
+
+def kind(weight: Weight) -> Kind | None:
+    """The precision that a device must have for this weight; None where there is no such form."""
+    if weight.codebook.shape[:2] != (1, 1):
+        return None
+    if weight.bits == 4 and np.array_equal(weight.codebook[0, 0], E2M1):
+        return "fp4"
+    levels = whole_steps(weight.codebook)
+    if levels is None:
+        return None
+    return "int4" if levels[0].min() >= -8 and levels[0].max() <= 7 else "int8"
+
+
+def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
+    """Put DequantizeLinear, Transpose and MatMul in the node's place; False where the weight has no such form."""
+    form = kind(weight)
+    if form is None:
+        return False
+    op = g.Emitter(graph, before=node)
+    x = node.inputs[0]
+    assert x is not None and x.dtype is not None
+    if form == "fp4":
+        codes, step = weight.codes.view(ml_dtypes.float4_e2m1fn), np.float32(1)
+    else:
+        levels = whole_steps(weight.codebook)
+        assert levels is not None
+        integers, step = levels
+        codes = integers.astype(np.int8)[weight.codes].astype(ml_dtypes.int4 if form == "int4" else np.int8)
+    matrix = _dequantised(op, weight, codes, step, x.dtype)
+    turned = op.Transpose(g.named(matrix, f"{node.name}.DequantizeLinear"), perm=[1, 0])
+    new = g.named(op.MatMul(x, g.named(turned, f"{node.name}.Transpose")), f"{node.name}.MatMul")
+    g.take_place(node.outputs[0], new)
+    graph.remove(node, safe=True)
+    return True
+
+
+def _dequantised(op: g.Emitter, weight: Weight, codes: np.ndarray, step: np.float32, dtype: ir.DataType) -> ir.Value:
+    """(N, K) in the activations' type."""
+    inputs = weight.shape[1]
+    layout = {"axis": 1, "block_size": weight.block}
+    scales: object = weight.wide_scales[..., 0] * step
+    if weight.block >= inputs:  # one scale for an output
+        layout, scales = {"axis": 0}, weight.wide_scales[:, 0, 0] * step
+    if weight.scales.dtype == ml_dtypes.float8_e4m3fn and weight.block < inputs:
+        scales = op.DequantizeLinear(weight.scales[..., 0], np.float32(weight.global_scale) * step)
+        scales = scales if dtype == ir.DataType.FLOAT else op.Cast(scales, to=dtype)
+    elif dtype != ir.DataType.FLOAT:
+        scales = np.asarray(scales, dtype.numpy())
+    matrix: ir.Value = op.DequantizeLinear(codes, scales, **layout)
+    return matrix

@@ -1,0 +1,1 @@
+"""One quantiser per file: what makes the weights of few bits that `--quantize` asks for."""

@@ -1,0 +1,131 @@
+"""LutMatMul: a product with a matrix whose entries are looked up in a small table.
+
+Every weight format of at most 16 levels is this operator (`edgetok/lowbit/weight.py` says how): FP4, NF4, integers,
+learnt codebooks, sums of scaled bits. The codes of an output channel are one stream of bits, the lowest first, and the
+blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
+
+The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
+loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/. native/ holds
+the operator in C++, with two attributes more: `alpha`, a number that multiplies all scales, and `mode`, "a32" for
+activations in fp32 (`reference`) or "a8" for activations rounded to int8 (`reference_a8`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxscript import opset23 as op
+from onnxscript import script
+from onnxscript.values import Opset
+
+if TYPE_CHECKING:
+    import torch
+
+
+@script(Opset("edgetok", 1), default_opset=op)
+def LutMatMul(x, codes, codebook, scales, bits: int, inner: int):  # type: ignore[no-untyped-def]
+    """x (..., K), codes (N, bytes) uint8, codebook (C, P, 2^bits) fp32, scales (N, G, P) fp32 -> (..., N)."""
+    one, zero, rest = op.Constant(value_ints=[1]), op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
+    step, each = op.Constant(value_int=1), op.Reshape(op.Constant(value_int=bits), one)
+    # 2, 4: a byte holds 4 or 2 codes; 3: three bytes hold 8. Words of at most 24 bits, in int32.
+    width = op.Add(one, op.Mul(op.Mod(each, op.Constant(value_ints=[2])), op.Constant(value_ints=[2])))
+    count = op.Div(op.Mul(width, op.Constant(value_ints=[8])), each)
+    bytes_ = op.Cast(op.Reshape(codes, op.Concat(zero, rest, width, axis=0)), to=6)
+    start = op.Constant(value_int=0)
+    places = op.Range(start, op.Squeeze(width), step)
+    worth = op.Cast(op.Pow(op.Constant(value_float=256.0), op.Cast(places, to=1)), to=6)
+    words = op.ReduceSum(op.Mul(bytes_, worth), rest)  # (N, words, 1)
+    shifts = op.Mul(op.Range(start, op.Squeeze(count), step), op.Squeeze(each))
+    divisor = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(shifts, to=1)), to=6)
+    levels = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(each, to=1)), to=6)
+    index = op.Mod(op.Div(words, divisor), levels)  # (N, words, codes of a word)
+    tables = op.Shape(codebook, start=0, end=1)
+    planes = op.Shape(codebook, start=1, end=2)
+    table = op.Mul(op.Cast(op.Range(start, op.Squeeze(tables), step), to=6), levels)
+    index = op.Add(op.Reshape(index, op.Concat(tables, rest, axis=0)), op.Unsqueeze(table, rest))  # (C, N / C K)
+    rows = op.Reshape(op.Transpose(codebook, perm=[0, 2, 1]), op.Concat(rest, planes, axis=0))  # (C 2^bits, P)
+    outputs_groups = op.Shape(scales, start=0, end=2)
+    blocks = op.Reshape(op.Gather(rows, index), op.Concat(outputs_groups, rest, planes, axis=0))  # (N, G, block, P)
+    scaled = op.Mul(blocks, op.Unsqueeze(scales, op.Constant(value_ints=[2])))
+    matrix = op.Reshape(op.ReduceSum(scaled, rest, keepdims=0), op.Concat(zero, rest, axis=0))
+    matrix = op.Slice(matrix, zero, op.Reshape(op.Constant(value_int=inner), one), one)  # (N, K)
+    return op.MatMul(x, op.CastLike(op.Transpose(matrix, perm=[1, 0]), x))
+
+
+function = LutMatMul
+
+
+def reference(
+    x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int
+) -> torch.Tensor:
+    """Multiply by a matrix of looked-up entries.
+
+    Args:
+        x: (..., K).
+        codes: (N, bytes) uint8: each output's codes of `bits` bits, the lowest bit first.
+        codebook: (C, P, 2^bits): P planes of levels, one table for each N / C outputs.
+        scales: (N, G, P): one for each block of weights and plane.
+        bits: 2, 3 or 4.
+        inner: K; the bytes may hold more codes, which count for nothing.
+
+    Returns:
+        (..., N)
+    """
+    import torch
+
+    outputs, groups, planes = scales.shape
+    stream = codes[..., None].int() >> torch.arange(8) & 1
+    index = (stream.reshape(outputs, -1, bits) << torch.arange(bits)).sum(dim=-1)  # (N, G block)
+    table = torch.arange(outputs) // (outputs // len(codebook))
+    looked_up = codebook[table[:, None], :, index]  # (N, G block, P)
+    matrix = (looked_up.reshape(outputs, groups, -1, planes) * scales[:, :, None]).sum(dim=-1)
+    return x @ matrix.reshape(outputs, -1)[:, :inner].mT
+
+
+def activation_block(block: int) -> int:
+    """How many activations share a scale in a8: the most, up to 128, that divide a block of weights into eights."""
+    return next(size for size in range(min(block, 128), 0, -1) if block % size == 0 and size % 8 == 0)
+
+
+def reference_a8(
+    x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int
+) -> torch.Tensor:
+    """The same product with activations rounded to int8, in fp32, per row and block.
+
+    s = max |x| / 127 and x becomes s * (x / s rounded half to even). A block with s below the smallest normal number
+    counts as zeros, and one that holds anything not finite makes its row NaN.
+    """
+    import torch
+
+    held = codes.shape[1] * 8 // bits
+    block = activation_block(held // scales.shape[1])
+    blocks = torch.nn.functional.pad(x.float(), (0, held - inner)).reshape(*x.shape[:-1], held // block, block)
+    s = blocks.abs().amax(dim=-1, keepdim=True) / 127
+    s = torch.where(s.isfinite(), s, torch.nan)
+    whole = torch.where(s < torch.finfo(s.dtype).tiny, 0.0, torch.round(blocks / s))
+    rounded = (whole.double() * s.double()).flatten(-2)[..., :inner]
+    return reference(rounded, codes, codebook.double(), scales.double(), bits, inner)
+
+
+def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Named inputs of the reference."""
+    import torch
+
+    def random(
+        bits: int, outputs: int, inner: int, block: int, tables: int = 1, planes: int = 1, rows: tuple[int, ...] = (5,)
+    ) -> tuple[object, ...]:
+        seeded = torch.Generator().manual_seed(bits + outputs)
+        groups = -(-inner // block)
+        codes = torch.randint(0, 256, (outputs, groups * block * bits // 8), dtype=torch.uint8, generator=seeded)
+        codebook = torch.randn(tables, planes, 2**bits, generator=seeded)
+        scales = torch.rand(outputs, groups, planes, generator=seeded) + 0.5
+        return torch.randn(*rows, inner, generator=seeded), codes, codebook, scales, bits, inner
+
+    yield "four_bits", random(4, 48, 64, 16, rows=(2, 7))
+    yield "three_bits", random(3, 6, 48, 24)
+    yield "two_bits", random(2, 10, 64, 32, rows=(1,))
+    yield "short_block", random(4, 5, 100, 32)
+    yield "planes", random(2, 12, 64, 32, planes=3)
+    yield "codebook_per_output", random(3, 9, 40, 40, tables=9)
+    yield "codebook_per_outputs", random(4, 12, 64, 16, tables=3, planes=2)

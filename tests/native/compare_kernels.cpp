@@ -1,0 +1,92 @@
+// Compares each instruction set's kernels with the portable ones, without ONNX Runtime: what an emulator can run.
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include "kernels.h"
+
+using namespace edgetok;
+
+namespace {
+
+struct Case {
+  int64_t bits, outputs, inputs, block, tables, planes;
+  bool half;
+};
+
+constexpr Case kCases[] = {
+    {4, 70, 200, 16, 1, 1, true}, {4, 33, 384, 128, 1, 1, false}, {3, 40, 150, 48, 1, 2, false},
+    {2, 64, 100, 8, 1, 3, true},  {4, 37, 130, 64, 37, 1, true},  {2, 96, 1000, 1000, 3, 2, false},
+};
+constexpr int64_t kRows[] = {1, 2, 4, 5, 31};
+
+std::mt19937 seeded(0);
+
+struct Made {  // the arrays that a description points to
+  std::vector<uint8_t> codes;
+  std::vector<float> codebook, scales;
+  std::vector<uint16_t> halves;
+};
+
+Weights make(const Case& c, Made& made) {
+  const int64_t groups = (c.inputs + c.block - 1) / c.block;
+  made.codes.resize(c.outputs * groups * c.block * c.bits / 8);
+  made.codebook.resize(c.tables * c.planes << c.bits);
+  made.scales.resize(c.outputs * groups * c.planes);
+  std::normal_distribution<float> normal;
+  for (auto& byte : made.codes) byte = uint8_t(seeded());
+  for (auto& level : made.codebook) level = normal(seeded);
+  for (auto& scale : made.scales) scale = 0.5f + float(seeded() % 1000) / 1000;
+  for (size_t i = 0; i < made.scales.size(); ++i) made.halves.push_back(uint16_t(0x3000 + seeded() % 0x1000));
+  const void* scales = c.half ? static_cast<const void*>(made.halves.data()) : made.scales.data();
+  return Weights({made.codes.data(), made.codebook.data(), scales, c.half, c.outputs, c.inputs,
+                  groups * c.block * c.bits / 8, c.tables, c.planes, groups, c.bits, 0.25f}, true);
+}
+
+std::vector<float> product(const Kernels& k, const Weights& w, const std::vector<float>& x, int64_t rows, bool a8) {
+  std::vector<float> y(rows * w.outputs), scales(rows * w.blocks), sums(rows * w.groups);
+  std::vector<int8_t> values(rows * w.inner());
+  std::vector<int32_t> starts(rows * w.blocks);
+  const Activations all{values.data(), scales.data(), starts.data(), sums.data()};
+  const auto room = std::make_unique<Room>();
+  if (a8)
+    for (int64_t r = 0; r < rows; r += k.rows_a8)
+      k.pack_a8(w, x.data() + r * w.inputs, least(k.rows_a8, rows - r), all.at(w, r));
+  for (int64_t s = 0; s < w.strips; ++s)
+    if (a8) k.strip_a8(w, s, all, 0, rows, *room, y.data());
+    else k.strip_a32(w, s, x.data(), 0, rows, *room, y.data());
+  return y;
+}
+
+double difference(const Kernels& k, const Weights& w, int64_t rows, bool a8) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(rows * w.inputs);
+  for (auto& value : x) value = normal(seeded);
+  const auto want = product(*kernels_portable(), w, x, rows, a8), got = product(k, w, x, rows, a8);
+  double most = 0, off = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    most = std::fmax(most, std::fabs(want[i]));
+    off = got[i] == got[i] ? std::fmax(off, std::fabs(double(got[i]) - want[i])) : INFINITY;
+  }
+  return off / most;
+}
+
+}  // namespace
+
+int main() {
+  bool equal = true;
+  for (const Kernels* k : {kernels_avx512(), kernels_avxvnni(), kernels_avx2(), kernels_neon()}) {
+    if (!k) continue;
+    double worst = 0;
+    for (const Case& c : kCases) {
+      Made made;
+      const Weights w = make(c, made);
+      for (const int64_t rows : kRows)
+        for (const bool a8 : {false, true}) worst = std::fmax(worst, difference(*k, w, rows, a8));
+    }
+    std::printf("%s differs by %.1e\n", k->name, worst);
+    equal &= worst < 1e-5;
+  }
+  return !equal;
+}

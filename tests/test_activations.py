@@ -1,0 +1,147 @@
+"""Activations of eight bits, and outliers that are moved into the weights first."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import edgetok
+from edgetok import graph as g
+from edgetok.api.samples import OnSamples
+from edgetok.errors import UnknownName, UsageError
+from edgetok.lowbit import activations, os_plus
+from edgetok.transform import transform
+from tests import families
+
+
+def test_a_range_by_hand() -> None:
+    """127 steps up to the largest value, unless an outlier costs the others too much."""
+    even = np.linspace(-1, 1, 255, dtype=np.float32)[:, None]
+    assert activations.clipped(even, "int8") == pytest.approx(1 / 127)
+    np.testing.assert_allclose(activations.rounded(even, 1 / 127, "int8"), even, atol=1e-7)
+    outlier = np.append(np.random.default_rng(0).standard_normal((1000, 4)), [[9, 0, 0, 0]], axis=0).astype(np.float32)
+    assert activations.clipped(outlier, "int8") < 9 / 127
+    assert activations.rounded(np.float32([300, -300]), 1.0, "int8").tolist() == [127, -128]
+    assert activations.rounded(np.float32([300, 1000, 17]), 1.0, "fp8").tolist() == [288, 448, 16]
+    assert activations.clipped(np.zeros((4, 4), np.float32), "int8") == 1.0
+
+
+def test_shift_and_scale_by_hand() -> None:
+    """One channel around 40, one that reaches to 8 on both sides, one within 1."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, (256, 3)).astype(np.float32) * np.float32([2, 8, 1]) + np.float32([40, 0, 0])
+    rows[0], rows[1] = (42, 8, 1), (38, -8, -1)
+    shift, scale = os_plus.shift_and_scale(rows, [np.eye(3, dtype=np.float32)])
+    np.testing.assert_allclose(shift, [40, 0, 0], atol=1e-6)
+    assert scale[1] > 1 and scale[2] == 1  # only what reaches beyond the threshold is narrowed
+    assert scale[1] / max(scale[0], 1) == pytest.approx(
+        4 if scale[0] > 1 else scale[1], rel=1e-5
+    )  # all to the threshold
+    assert os_plus.shift_and_scale(rows / 50 - [0.8, 0, 0], [np.eye(3, dtype=np.float32)]) is None
+    shift, _ = os_plus.shift_and_scale(rows, [np.eye(3, dtype=np.float32)], shifted=False)
+    assert not shift.any()
+
+
+def captured(family: str) -> tuple[ir.Model, OnSamples]:
+    """A small model of a family, its nodes named, on noise."""
+    data, _ = families.captured(family)
+    model = ir.from_proto(onnx.load_model_from_string(data))
+    feeds = {name: value.numpy() for name, value in families.feeds(family, batch=2).items()}
+    transform(model, [], dtype="fp32", emit="full")
+    return model, OnSamples(g.specs(model.graph.inputs), feeds, {})
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+def test_moving_outliers_changes_nothing_in_fp32(family: str) -> None:
+    """Pre-norm, where only layers read the norm, and post-norm, where it is the residual stream as well."""
+    model, on_samples = captured(family)
+    for value in model.graph.initializers.values():  # outliers in every norm
+        if value.shape is not None and len(value.shape) == 1:
+            array = value.const_value.numpy()
+            if array.dtype == np.float32 and array.size > 8 and (array.mean() > 0.5):
+                grown = array.copy()
+                grown[::7] *= 4
+                value.const_value = ir.tensor(grown, name=value.name)
+    before = on_samples(model)
+    model.functions.clear()
+    spec = activations.parse("int8:migrate=true")
+    assert os_plus.migrate(model, spec, on_samples) >= 4
+    after = on_samples(model)
+    for name, wanted in before.items():
+        assert np.linalg.norm(after[name] - wanted) < 1e-4 * np.linalg.norm(wanted)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six inputs of the small ViT."""
+    folder = tmp_path_factory.mktemp("samples")
+    for seed in range(6):
+        feeds = families.feeds("vit", batch=1, seed=seed)
+        np.savez(folder / f"{seed}.npz", **{name: value.numpy() for name, value in feeds.items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("vit") / "vit.onnx"
+    file.write_bytes(families.captured("vit")[0])
+    return file
+
+
+@pytest.mark.parametrize("spec", ["int8", "int8:migrate=true", "fp8", "int8:skip=0/1/2,attention=false"])
+def test_a_bundle_rounds_what_it_was_asked_to(spec: str, vit: Path, samples: Path, tmp_path: Path) -> None:
+    bundle = edgetok.export(
+        str(vit), out=tmp_path / "small", activations=spec, quantize=["nvfp4:skip=0"], samples=samples, min_cosine=0.9
+    )
+    assert bundle.manifest.recipe.activations == str(activations.parse(spec))
+    model = ir.load(bundle.model_path)
+    found = Counter((node.op_type, node.name.split("/")[0]) for node in model.graph)
+    blocks = 1 if "skip" in spec else 4
+    per_block = 4 if "attention=false" in spec else 7  # q, k and v's input, out, fc1, fc2; q, k, v
+    assert (
+        sum(n for (op, block), n in found.items() if op == "QuantizeLinear" and "blocks" in block) == blocks * per_block
+    )
+    with edgetok.load(bundle.path) as loaded:
+        loaded.check()
+
+
+def test_moving_outliers_pays(vit: Path, samples: Path, tmp_path: Path) -> None:
+    """On the trained encoder it is 4 dB; here the norms are given outliers."""
+    model, on_samples = captured("vit")
+    for node in model.graph:
+        if node.op_type == "LayerNormalization":
+            gamma = node.inputs[1].const_value.numpy().copy()
+            gamma[5] *= 8
+            value = ir.Value(name=f"{node.name}.gamma", const_value=ir.tensor(gamma), shape=node.inputs[1].shape)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            model.graph.register_initializer(value)
+            node.replace_input_with(1, value)
+    before = on_samples(model)
+
+    def lost(spec: str) -> float:
+        rounded = model.clone()
+        rounded.functions.clear()
+        activations.round_activations(rounded, activations.parse(spec), on_samples)
+        after = on_samples(rounded)
+        return sum(float(np.square(after[name] - wanted).sum()) for name, wanted in before.items())
+
+    assert lost("int8:migrate=true") < 0.5 * lost("int8")
+
+
+def test_used_wrongly(vit: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="finds ranges on samples: give --samples DIR"):
+        edgetok.export(str(vit), out=tmp_path / "a", activations="int8")
+    with pytest.raises(UnknownName, match="no type of activations 'int4': known: fp8, int8|did you mean"):
+        activations.parse("int4")
+    with pytest.raises(UnknownName, match="no option of 'int8' 'migrates': did you mean 'migrate'"):
+        activations.parse("int8:migrates=true")
+
+
+def test_too_few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, on_samples = captured("vit")
+    monkeypatch.setattr(activations, "FEWEST", 1000)
+    with pytest.raises(UsageError, match="the samples give 130 rows, 1000 are the fewest"):
+        activations.round_activations(model, activations.parse("int8"), on_samples)
