@@ -56,6 +56,7 @@ def interrupted_writes(parent: Path, number: int, force: bool) -> Iterator[tuple
 
 def sweep(parent: Path, number: int, force: bool) -> None:
     """The process behind `interrupted_writes`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     statuses: list[int] = []
     while 0 not in statuses:
         out = parent / str(len(statuses)) / "small"
