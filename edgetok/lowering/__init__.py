@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from edgetok.bundle import Bundle
     from edgetok.device import Device
+    from edgetok.lowbit.weight import Weight
 
 Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
 # Which makes weights of a device's precision; TensorRT takes positive scales only.
@@ -91,37 +92,41 @@ def for_tensorrt(model: ir.Model, device: Device) -> None:
     from edgetok.lowbit.node import read
     from edgetok.lowering import dequantize
 
-    known = [name for name in ("fp4", "int4", "int8") if name in device.precisions]
     for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
         weight = read(node)
-        form = dequantize.kind(weight)
-        if form not in known:
-            what = f"weight of {weight.bits} bits that is neither FP4 nor integers" if form is None else form
-            raise Refusal(
-                f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
-                node=node.name,
-                way_out="quantise with " + " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
-                if known
-                else "export it without --quantize",
-            )
-        if weight.shape[1] % min(weight.block, weight.shape[1]):
-            raise Refusal(
-                f"{weight.shape[1]} inputs are no multiple of {weight.block}, and TensorRT takes whole blocks only",
-                node=node.name,
-                way_out="quantise with a block that divides them, such as block=16, or leave the layer out with skip=",
-            )
-        if (weight.wide_scales < 0).any():
-            raise Refusal(
-                "the weight has negative scales, and TensorRT takes positive ones only",
-                node=node.name,
-                way_out=f"quantise with --quantize {QUANTISERS[form]}",
-            )
+        if obstacle := tensorrt_obstacle(weight, device):
+            reason, way_out = obstacle
+            raise Refusal(reason, node=node.name, way_out=way_out)
         dequantize.lower(model.graph, node, weight)
-        if form == "fp4":
+        if dequantize.kind(weight) == "fp4":
             model.ir_version = max(model.ir_version or 0, 11)
     _drop_unused(model)
     InlinePass()(model)
     model.opset_imports.pop("edgetok", None)
+
+
+def tensorrt_obstacle(weight: Weight, device: Device) -> tuple[str, str] | None:
+    """Why a device's TensorRT cannot hold a weight packed, and what to do; None where it can."""
+    from edgetok.lowering import dequantize
+
+    form, inputs = dequantize.kind(weight), weight.shape[1]
+    known = [name for name in QUANTISERS if name in device.precisions]
+    if form not in known:
+        what = f"weight of {weight.bits} bits that is neither FP4 nor integers" if form is None else form
+        cures = " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
+        return (
+            f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
+            f"quantise with {cures}" if known else "export it without --quantize",
+        )
+    if inputs % min(weight.block, inputs):
+        return (
+            f"{inputs} inputs are no multiple of {weight.block}, and TensorRT takes whole blocks only",
+            "quantise with a block that divides them, such as block=16, or leave the layer out with skip=",
+        )
+    if (weight.wide_scales < 0).any():
+        cure = f"quantise with --quantize {QUANTISERS[form]}"
+        return "the weight has negative scales, and TensorRT takes positive ones only", cure
+    return None
 
 
 def _drop_unused(model: ir.Model) -> None:
