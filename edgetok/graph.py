@@ -53,11 +53,11 @@ class Emitter:
         return value if isinstance(value, ir.Value) else constant(self.graph, np.asarray(value))
 
 
-def constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
-    """An initializer of the graph that holds the array, under a free name."""
+def constant(graph: ir.Graph, array: np.ndarray, name: str | None = None) -> ir.Value:
+    """An initializer of the graph that holds the array, under that name or a free one."""
     number = len(graph.initializers)
-    while (name := f"constant_{number}") in graph.initializers:
-        number += 1
+    while name is None or name in graph.initializers:
+        name, number = f"constant_{number}", number + 1
     value = ir.Value(
         name=name,
         shape=ir.Shape(array.shape),

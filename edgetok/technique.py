@@ -8,14 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from math import isqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from edgetok import options
-from edgetok.errors import UnknownName
+from edgetok import discovery, options
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from edgetok.view.site import Site
 
 T = TypeVar("T")
+PACKAGE = "edgetok.exporters"
 
 
 @dataclass(frozen=True)
@@ -279,10 +276,7 @@ class Spec:
 
 def names() -> list[str]:
     """The techniques' names; nothing is imported."""
-    spec = find_spec("edgetok.exporters")
-    assert spec is not None and spec.submodule_search_locations
-    (folder,) = spec.submodule_search_locations
-    return sorted(p.stem.replace("_", "-") for p in Path(folder).glob("*.py") if not p.stem.startswith("_"))
+    return discovery.names(PACKAGE)
 
 
 def load(name: str) -> Technique:
@@ -291,11 +285,7 @@ def load(name: str) -> Technique:
     Raises:
         UnknownName: there is none.
     """
-    if name not in names():
-        raise UnknownName("technique", name, names())
-    technique = import_module(f"edgetok.exporters.{name.replace('-', '_')}").TECHNIQUE
-    assert isinstance(technique, Technique), f"exporters/{name}.py must end with TECHNIQUE = Technique(...)"
-    return technique
+    return discovery.load(PACKAGE, "technique", name, Technique)
 
 
 def parse(text: str) -> Spec:

@@ -122,32 +122,15 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
 
 def alike(state: State, most: int, limit: float) -> int:
     """How many tokens go, in PyTorch: the least over the batch of the best matches above the limit."""
-    import torch
-
     free = state.hidden.shape[1] - state.prefix
-    metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
-    padding = tome.PADDING_FIRST * (state.size[..., 0] == 0).to(metric.dtype)
-    a, b = (list(positions) for positions in tome.sets(state.prefix, state.hidden.shape[1]))
-    best = (metric[:, a] @ metric[:, b].mT - padding[:, None, b]).amax(dim=2) + padding[:, a]
-    above = (best > limit).sum(dim=1).min()
-    return min(int(above), most, free // 2, free - 2)
+    _, _, best = tome.matched_reference(state)
+    return min(int((best > limit).sum(dim=1).min()), most, free // 2, free - 2)
 
 
 def scores(site: Site, config: Config) -> ir.Value | None:
-    """(B, |A|) the cosine of each token's best match; padding, which goes first, has one above all."""
-    op = site.op
+    """(B, |A|) the cosines of the best matches, the best first; those of padding are above all."""
     a, b = tome.sets(site.prefix, site.tokens)
-    if not a or not b:
-        return None
-    rows = [site.part(site.unit_metric, each.start, step=2) for each in (a, b)]
-    cosine = op.MatMul(rows[0], op.Transpose(rows[1], perm=[0, 2, 1]))
-    if site.padded:
-        barred = op.Mul(site.part(site.is_padding, b.start, step=2), np.float32(tome.PADDING_FIRST))
-        cosine = op.Sub(cosine, op.Unsqueeze(barred, np.array([1])))
-    best: ir.Value = op.ReduceMax(cosine, np.array([2]), keepdims=0)
-    if site.padded:
-        best = op.Add(best, op.Mul(site.part(site.is_padding, a.start, step=2), np.float32(2 * tome.PADDING_FIRST)))
-    return best
+    return tome.matched(site)[2] if a and b else None
 
 
 def threshold(found: dict[int, np.ndarray], budget: int) -> float:

@@ -78,21 +78,28 @@ def reference(state: State, count: int, config: Config) -> Selection[torch.Tenso
     """The same in PyTorch."""
     import torch
 
-    from edgetok.plugins.bipartite_match import reference as match_tokens
-
     batch, tokens, _ = state.hidden.shape
-    metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
-    padding = (state.size[..., 0] == 0).to(metric.dtype)
     a, b = (torch.tensor(list(positions)) for positions in sets(state.prefix, tokens))
-    order, match, _ = match_tokens(
-        metric[:, a], metric[:, b], PADDING_FIRST * padding[:, a], -PADDING_FIRST * padding[:, b]
-    )
+    order, match, _ = matched_reference(state)
     gone, left = order[:, :count], order[:, count:]
     if state.prefix:
         left = left.sort(dim=-1).values
-    fixed = [torch.arange(state.prefix).expand(batch, -1), a[left], b.expand(batch, -1), a[gone]]
+    fixed = [torch.arange(state.prefix).expand(batch, -1), left, b.expand(batch, -1), gone]
     destination = match[:, :count] + state.prefix + len(a) - count
     return Selection(torch.cat(fixed, dim=1), destination, proportional=config.proportional)
+
+
+def matched_reference(state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`matched` in PyTorch."""
+    import torch
+
+    from edgetok.plugins.bipartite_match import reference as match_tokens
+
+    metric = torch.nn.functional.normalize(state.keys.mean(dim=1), dim=-1)
+    padding = PADDING_FIRST * (state.size[..., 0] == 0).to(metric.dtype)
+    a, b = (torch.tensor(list(positions)) for positions in sets(state.prefix, metric.shape[1]))
+    order, match, best = match_tokens(metric[:, a], metric[:, b], padding[:, a], -padding[:, b])
+    return a[order], match, best
 
 
 TECHNIQUE = Technique(

@@ -16,7 +16,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import edgetok
-from edgetok import devices, lowering
+from edgetok import devices, lowering, native
 from edgetok.errors import BundleError, Refusal, UsageError
 from edgetok.exporters.quantisers import nvfp4
 from edgetok.lowbit.linear import find_linears
@@ -176,6 +176,23 @@ def test_a_bundle_runs_in_both_arithmetics(bundle: Path, tmp_path: Path, monkeyp
     with edgetok.load(bundle, arithmetic="a8") as again:
         again.check()
     assert {file: file.stat().st_mtime_ns for file in made.rglob("*.onnx")} == before
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("has_native", [True, False])
+def test_half_precision_runs_in_both_arithmetics(
+    dtype: str, has_native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels take fp32: they are widened around."""
+    monkeypatch.setenv("EDGETOK_CACHE", str(tmp_path / "cache"))
+    if not has_native:
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip(native.status().detail)
+    edgetok.export("tests.families:small_vit", out=tmp_path / "b", quantize=["nvfp4"], dtype=dtype, min_cosine=0.5)
+    for arithmetic in ("a32", "a8"):
+        with edgetok.load(tmp_path / "b", arithmetic=arithmetic) as model:
+            model.check()
 
 
 def test_arithmetic_is_checked(bundle: Path, tmp_path: Path) -> None:

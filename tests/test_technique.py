@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edgetok
-from edgetok import exporters, technique
+from edgetok import discovery, exporters, technique
 from edgetok.errors import UnknownName, UsageError
 
 RANDOM = Path(exporters.__file__).with_name("random.py")
@@ -68,7 +68,7 @@ def test_one_new_file_is_a_technique(tmp_path: Path, monkeypatch: pytest.MonkeyP
     drawn = "np.random.default_rng([seed, block]).permutation(np.arange(prefix, tokens))"
     (tmp_path / "first_ones.py").write_text(RANDOM.read_text().replace(drawn, "np.arange(prefix, tokens)"))
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})()
-    monkeypatch.setattr(technique, "find_spec", lambda name: spec)
+    monkeypatch.setattr(discovery, "find_spec", lambda name: spec)
     monkeypatch.setattr(exporters, "__path__", [str(tmp_path), *exporters.__path__])  # sources/ stays where it is
     assert "first-ones" in technique.names()
     bundle = edgetok.export(

@@ -35,6 +35,11 @@ class Linear:
         """Of the node, which says block and part: `blocks.3/mlp/MatMul`."""
         return self.node.name or ""
 
+    @property
+    def quantised_name(self) -> str:
+        """Of the LutMatMul that takes the node's place."""
+        return self.name.replace(self.node.op_type, "LutMatMul")
+
 
 def find_linears(graph: ir.Graph) -> list[Linear]:
     """The linear layers, in the order of the graph."""

@@ -6,6 +6,8 @@ them to fp32 in front of the operator, and runtimes fold these at loading.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
@@ -19,13 +21,13 @@ def replace(graph: ir.Graph, linear: Linear, weight: Weight) -> None:
     """Let a LutMatMul do what a linear layer did; a Gemm's bias is added behind it."""
     old = linear.node
     op = g.Emitter(graph, before=old)
-    stem = linear.name.replace(old.op_type, "LutMatMul")
+    stem = linear.quantised_name
     inputs = weight.shape[1]
     packed = pack(np.pad(weight.codes, ((0, 0), (0, -inputs % weight.block))), weight.bits)
     scales = _scales(graph, op, weight, stem)
     table = _shared(graph, weight.codebook)
     new: ir.Value = op.LutMatMul(
-        linear.input, _named(graph, packed, f"{stem}.codes"), table, scales, domain="edgetok", bits=weight.bits,
+        linear.input, g.constant(graph, packed, f"{stem}.codes"), table, scales, domain="edgetok", bits=weight.bits,
         inner=inputs,
     )  # fmt: skip
     g.named(new, stem)
@@ -44,18 +46,39 @@ def _scales(graph: ir.Graph, op: g.Emitter, weight: Weight, stem: str) -> ir.Val
     stored, before = weight.scales, set(graph)
     value: ir.Value
     if stored.dtype == ml_dtypes.float8_e8m0fnu:  # no type of opset 23: the byte, 2^(byte - 127)
-        exponent = op.Sub(op.Cast(_named(graph, stored.view(np.uint8), f"{stem}.scales"), to=1), np.float32(127))
+        exponent = op.Sub(op.Cast(g.constant(graph, stored.view(np.uint8), f"{stem}.scales"), to=1), np.float32(127))
         value = op.Pow(np.float32(2), exponent)
     else:
-        value = _named(graph, stored, f"{stem}.scales")
+        value = g.constant(graph, stored, f"{stem}.scales")
         if stored.dtype != np.float32:
             value = op.Cast(value, to=1)
     if weight.global_scale != 1:
-        value = op.Mul(value, _named(graph, np.float32(weight.global_scale), f"{stem}.global_scale"))
+        value = op.Mul(value, g.constant(graph, np.array(weight.global_scale, np.float32), f"{stem}.global_scale"))
     for node in graph:
         if node not in before:
             node.name = f"{stem}.scale.{node.op_type}"
     return value
+
+
+def swap(
+    graph: ir.Graph, node: ir.Node, write: Callable[[g.Emitter, ir.Value], ir.Value], *, in_fp32: bool = False
+) -> None:
+    """Let something else do what a LutMatMul did.
+
+    Args:
+        graph: the node's.
+        node: the LutMatMul.
+        write: (writes nodes, input (..., K)) -> (..., N).
+        in_fp32: whether it takes and gives fp32 only; half precision is widened and narrowed around it.
+    """
+    op, x = g.Emitter(graph, before=node), node.inputs[0]
+    assert x is not None and x.dtype is not None
+    widened = in_fp32 and x.dtype != ir.DataType.FLOAT
+    new = g.named(write(op, op.Cast(x, to=ir.DataType.FLOAT) if widened else x), node.name or "")
+    if widened:
+        new = g.named(op.Cast(new, to=x.dtype), f"{node.name}.Cast")
+    g.take_place(node.outputs[0], new)
+    graph.remove(node, safe=True)
 
 
 def read(node: ir.Node) -> Weight:
@@ -86,22 +109,10 @@ def _read_scales(value: ir.Value | None) -> tuple[np.ndarray, float]:
     return scales, global_scale
 
 
-def _named(graph: ir.Graph, array: np.ndarray | np.generic, name: str) -> ir.Value:
-    array = np.asarray(array)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=name),
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def _shared(graph: ir.Graph, codebook: np.ndarray) -> ir.Value:
     """The codebook's initializer: the same for all layers that have the same."""
     for name, value in graph.initializers.items():
         if name.startswith("codebook.") and np.array_equal(value.const_value.numpy(), codebook):  # type: ignore[union-attr]
             return value
     number = sum(name.startswith("codebook.") for name in graph.initializers)
-    return _named(graph, codebook, f"codebook.{number}")
+    return g.constant(graph, codebook, f"codebook.{number}")

@@ -135,7 +135,7 @@ def _entry(linear: Linear, spec: quantiser.Spec, weight: Weight) -> LowBit:
     noise = np.square(weight.dequantise() - wanted).sum()
     signal = np.square(wanted).sum()
     return LowBit(
-        layer=linear.name.replace(linear.node.op_type, "LutMatMul"),
+        layer=linear.quantised_name,
         format=str(spec),
         shape=weight.shape,
         bits=weight.bits,

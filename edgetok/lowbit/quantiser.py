@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgetok import options
-from edgetok.errors import UnknownName
+from edgetok import discovery, options
 from edgetok.lowbit.weight import Weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgetok.lowbit.linear import Linear
+
+PACKAGE = "edgetok.exporters.quantisers"
 
 # (graph, trials of weights (K, N) by `NAME.weight` of the layer) -> for each trial the least cosine of the outputs with
 # the original's.
@@ -120,10 +118,7 @@ class Spec:
 
 def names() -> list[str]:
     """The quantisers' names; nothing is imported."""
-    spec = find_spec("edgetok.exporters.quantisers")
-    assert spec is not None and spec.submodule_search_locations
-    (folder,) = spec.submodule_search_locations
-    return sorted(p.stem.replace("_", "-") for p in Path(folder).glob("*.py") if not p.stem.startswith("_"))
+    return discovery.names(PACKAGE)
 
 
 def load(name: str) -> Quantiser:
@@ -132,11 +127,7 @@ def load(name: str) -> Quantiser:
     Raises:
         UnknownName: there is none.
     """
-    if name not in names():
-        raise UnknownName("quantiser", name, names())
-    quantiser = import_module(f"edgetok.exporters.quantisers.{name.replace('-', '_')}").QUANTISER
-    assert isinstance(quantiser, Quantiser), f"quantisers/{name}.py must end with QUANTISER = Quantiser(...)"
-    return quantiser
+    return discovery.load(PACKAGE, "quantiser", name, Quantiser)
 
 
 def parse(text: str) -> Spec:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.lowbit.node import swap
 from edgetok.lowbit.weight import Weight
 from edgetok.lowering.matmulnbits import whole_steps
 
@@ -41,9 +42,6 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
     form = kind(weight)
     if form is None:
         return False
-    op = g.Emitter(graph, before=node)
-    x = node.inputs[0]
-    assert x is not None and x.dtype is not None
     if form == "fp4":
         codes, step = weight.codes.view(ml_dtypes.float4_e2m1fn), np.float32(1)
     else:
@@ -51,11 +49,14 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
         assert levels is not None
         integers, step = levels
         codes = integers.astype(np.int8)[weight.codes].astype(ml_dtypes.int4 if form == "int4" else np.int8)
-    matrix = _dequantised(op, weight, codes, step, x.dtype)
-    turned = op.Transpose(g.named(matrix, f"{node.name}.DequantizeLinear"), perm=[1, 0])
-    new = g.named(op.MatMul(x, g.named(turned, f"{node.name}.Transpose")), f"{node.name}.MatMul")
-    g.take_place(node.outputs[0], new)
-    graph.remove(node, safe=True)
+
+    def write(op: g.Emitter, x: ir.Value) -> ir.Value:
+        assert x.dtype is not None
+        matrix = g.named(_dequantised(op, weight, codes, step, x.dtype), f"{node.name}.DequantizeLinear")
+        product: ir.Value = op.MatMul(x, g.named(op.Transpose(matrix, perm=[1, 0]), f"{node.name}.Transpose"))
+        return product
+
+    swap(graph, node, write)
     return True
 
 

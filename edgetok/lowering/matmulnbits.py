@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.lowbit.node import swap
 from edgetok.lowbit.weight import Weight, pack
 
 BLOCKS = (256, 128, 64, 32, 16)
@@ -32,14 +33,16 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
     codes = (integers + 2 ** (bits - 1)).astype(np.uint8)[weight.codes]  # the zero point by default
     codes = np.pad(codes, ((0, 0), (0, -inputs % block)))
     scales = np.repeat(weight.wide_scales[..., 0] * step, weight.block // block, axis=1)[:, :blocks]
-    op = g.Emitter(graph, before=node)
-    new = op.MatMulNBits(
-        node.inputs[0], pack(codes, bits).reshape(outputs, blocks, block * bits // 8), scales, domain="com.microsoft",
-        K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4,
-    )  # fmt: skip
-    g.named(new, node.name or "")
-    g.take_place(node.outputs[0], new)
-    graph.remove(node, safe=True)
+    packed = pack(codes, bits).reshape(outputs, blocks, block * bits // 8)
+
+    def write(op: g.Emitter, x: ir.Value) -> ir.Value:
+        written: ir.Value = op.MatMulNBits(
+            x, packed, scales, domain="com.microsoft", K=inputs, N=outputs, bits=bits, block_size=block,
+            accuracy_level=4,
+        )  # fmt: skip
+        return written
+
+    swap(graph, node, write, in_fp32=True)
     return True
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.lowbit.node import swap
 from edgetok.lowbit.weight import Weight
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight, arithmetic: Arithmetic
         scales = scales.astype(np.float16)
     elif scales.dtype == ml_dtypes.float8_e8m0fnu:
         scales = scales.astype(np.float32)
-    op = g.Emitter(graph, before=node)
-    new = op.LutMatMul(
-        *node.inputs[:3], scales, domain=DOMAIN, bits=weight.bits, inner=weight.shape[1],
-        alpha=float(weight.global_scale), mode=arithmetic,
-    )  # fmt: skip
-    g.named(new, node.name or "")
-    g.take_place(node.outputs[0], new)
-    graph.remove(node, safe=True)
+
+    def write(op: g.Emitter, x: ir.Value) -> ir.Value:
+        written: ir.Value = op.LutMatMul(
+            x, *node.inputs[1:3], scales, domain=DOMAIN, bits=weight.bits, inner=weight.shape[1],
+            alpha=float(weight.global_scale), mode=arithmetic,
+        )  # fmt: skip
+        return written
+
+    swap(graph, node, write, in_fp32=True)
     return True

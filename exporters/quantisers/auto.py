@@ -158,10 +158,7 @@ def _with_weights_open(model: ir.Model, linears: Sequence[Linear]) -> ir.Model:
     nodes = list(copy.graph)
     for linear in linears:
         node = nodes[places[linear.node]]
-        weight = g.constant(copy.graph, np.ascontiguousarray(linear.matrix.T))
-        copy.graph.initializers.pop(weight.name or "")
-        weight.name = f"{linear.name}.weight"
-        copy.graph.register_initializer(weight)
+        weight = g.constant(copy.graph, np.ascontiguousarray(linear.matrix.T), f"{linear.name}.weight")
         copy.graph.inputs.append(weight)  # an initializer that is an input as well is a default
         cast = g.Emitter(copy.graph, before=node).CastLike(weight, node.inputs[0])
         node.replace_input_with(1, g.typed(cast, node.inputs[0].dtype, list(weight.shape or ())))  # type: ignore[union-attr]
