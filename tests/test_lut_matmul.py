@@ -1,10 +1,19 @@
 """LutMatMul's packing, and that plain onnxruntime folds its body away."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
 
+from edgetok import plugins
 from edgetok.errors import UsageError
+from edgetok.lowbit.linear import find_linears
+from edgetok.lowbit.node import replace
 from edgetok.lowbit.weight import Weight, pack, unpack
+from tests.test_lowbit import model_of
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -35,3 +44,29 @@ def test_what_is_no_weight() -> None:
         Weight(codes, 4, table, np.ones((4, 2, 1), np.float32), 16)
     with pytest.raises(UsageError, match="has a block of 12"):
         Weight(codes, 4, table, np.ones((4, 2, 1), np.float32), 12)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 5])
+@pytest.mark.parametrize("tables", [1, 4, 12])
+@pytest.mark.parametrize(("bits", "block"), [(2, 8), (3, 24), (4, 16), (4, 64), (8, 16)])
+def test_the_folded_matrix_is_the_dequantised_one(
+    bits: int, block: int, tables: int, planes: int, tmp_path: Path
+) -> None:
+    """Bit for bit, the last block short or not; nothing but a MatMul is left of the body."""
+    rng = np.random.default_rng(bits * tables * planes)
+    for inputs in (96, 52):
+        codebook = rng.standard_normal((tables, planes, 2**bits)).astype(np.float32)
+        scales = rng.standard_normal((12, -(-inputs // block), planes)).astype(np.float32)
+        weight = Weight(rng.integers(0, 2**bits, (12, inputs)).astype(np.uint8), bits, codebook, scales, block)
+        model = model_of(np.zeros((12, inputs), np.float32))
+        replace(model.graph, find_linears(model.graph)[0], weight)
+        plugins.add_functions(model)
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "folded.onnx")
+        onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        folded = onnx.load(tmp_path / "folded.onnx").graph
+        assert [node.op_type for node in folded.node] == ["MatMul"]
+        matrix = onnx.numpy_helper.to_array(
+            next(each for each in folded.initializer if each.name == folded.node[0].input[1])
+        )
+        np.testing.assert_array_equal(matrix, weight.dequantise().T)
