@@ -1,0 +1,73 @@
+"""Weights of few bits stay packed: what a process holds that loads and runs a bundle."""
+
+import re
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rich.console import Console
+
+import edgetok
+from edgetok import graph as g
+from edgetok import native
+from edgetok.bundle import open_bundle
+from edgetok.profiling import Effort
+from edgetok.render import render
+from edgetok.worker import Side, Worker
+
+WIDTH, LAYERS = 2048, 6
+IN_FP32 = 4 * LAYERS * WIDTH**2  # bytes: 101 million
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .onnx file: linear layers, one behind the other."""
+    rng = np.random.default_rng(0)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", WIDTH]))
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": g.OPSET}, name="layers")
+    op, y = g.Emitter(graph), x
+    for layer in range(LAYERS):
+        y = op.MatMul(y, rng.standard_normal((WIDTH, WIDTH), np.float32) / np.float32(np.sqrt(WIDTH)))
+        y.producer().name = f"blocks.{layer}/mlp/MatMul"
+        y = op.Tanh(y)
+    y.name = "y"
+    graph.outputs.append(g.typed(y, ir.DataType.FLOAT, ["batch", WIDTH]))
+    path = tmp_path_factory.mktemp("memory") / "layers.onnx"
+    ir.save(ir.Model(graph, ir_version=g.IR_VERSION), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(source: Path) -> Path:
+    """Its bundle, in 4 bits."""
+    out = source.parent / "bundle"
+    edgetok.export(str(source), out=out, quantize=["int4"], min_cosine=0.5)
+    return out
+
+
+@pytest.mark.parametrize("arithmetic", ["a32", "a8"])
+def test_the_kernels_never_expand_the_weights(
+    bundle: Path, arithmetic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that loading and running takes is less than the weights alone would in fp32; the report says so."""
+    if native.library() is None:
+        pytest.skip(native.status().detail)
+    monkeypatch.setenv("EDGETOK_CACHE", str(tmp_path))
+    effort = Effort(min_seconds=0, max_seconds=0.5, warm_up_seconds=0.5, layer_seconds=0.1)
+    report = edgetok.profile(bundle, arithmetic=arithmetic, effort=effort)
+    memory = report.model_dump(mode="json")["model"]["memory"]
+    assert 0 < memory["peak"] - memory["before_loading"] < IN_FP32
+    console = Console(record=True, file=StringIO())
+    render(report, console)
+    assert re.search(rf"peak memory, MB\W+{memory['peak'] / 1e6:.0f}\W", console.export_text())
+
+
+def test_plain_onnxruntime_does(bundle: Path) -> None:
+    """The measurement sees an expanded matrix; and the body keeps less than ten copies while it is folded."""
+    opened = open_bundle(bundle)
+    plain = Side("plain", bundle / "model.onnx", opened.manifest.inputs, opened.samples("inputs"))
+    with Worker(plain) as worker:
+        worker.sample(3)
+        assert IN_FP32 < worker.peak_memory() - worker.memory_before < 10 * IN_FP32
