@@ -119,9 +119,7 @@ def _weights(weights: list[dict[str, Any]], console: Console) -> None:
         worst = f"{min(errors):.1f} to {max(errors):.1f}" if errors else "equal"
         made.add_row(name, str(len(layers)), str(block), scales, f"{bits:.2f}", worst)
     console.print(made)
-    console.print(
-        "plain onnxruntime expands them at loading: fp32's memory and speed; edgetok run does not", style="dim"
-    )
+    console.print("plain onnxruntime expands them to fp32 at loading; edgetok run keeps them packed", style="dim")
 
 
 def _blocks(tokens: list[tuple[int, int]], schedule: list[dict[str, Any]], console: Console) -> None:

@@ -1,7 +1,7 @@
 """Forms of a graph that a runtime computes faster, or in less memory, than the canonical one; a rule per file.
 
 A rule takes one LutMatMul node and puts what the runtime knows in its place, or leaves it. Whatever no rule takes stays
-as it is: its body of standard operators gives the right numbers anywhere, at fp32's memory and speed.
+as it is: its body of standard operators gives the right numbers anywhere, at fp32's speed and with fp32 matrices.
 """
 
 from __future__ import annotations
