@@ -220,6 +220,19 @@ def test_shapes_are_inferred(library, tmp_path):
     assert output.shape == ["d0", "d1", 48]
 
 
+def test_an_axis_without_a_size_and_a_name(library):
+    """As behind a function whose shapes are computed; an Add behind it must not meet an axis of -1."""
+    unknown = onnx.load_from_string(model(weight(), "a8", rank=3))
+    for dim in unknown.graph.input[0].type.tensor_type.shape.dim[:2]:
+        dim.Clear()
+    product = unknown.graph.output[0].name
+    unknown.graph.input.append(helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1, 5, 48]))
+    unknown.graph.node.append(helper.make_node("Add", [product, "other"], ["sum"]))
+    unknown.graph.output[0].CopyFrom(helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, None))
+    feeds = {"x": np.ones((1, 5, 64), np.float32), "other": np.zeros((1, 5, 48), np.float32)}
+    assert session(library, unknown.SerializeToString()).run(None, feeds)[0].shape == (1, 5, 48)
+
+
 def test_a_stale_library_is_not_loaded(library, tmp_path, monkeypatch):
     assert native.examine(tmp_path).state == "absent"
     fresh, stale, broken = (tmp_path / name for name in ("fresh", "stale", "broken"))

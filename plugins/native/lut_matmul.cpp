@@ -243,7 +243,8 @@ ort::Status* compute(void* data, ort::KernelContext* context) {
 // Of the runtime that registered the operator: shapes are asked for without one.
 const Runtime* registered = nullptr;
 
-// y has x's shape but for the last axis, which is that of the codes' first. What is not known stays so.
+// y has x's shape but for the last axis, which is that of the codes' first. Where x has an axis without a size and a
+// name, nothing is said: onnxruntime would take the -1 that stands for it as a size.
 ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeContext* given) {
   const Runtime& runtime = *registered;
   const ort::ShapeContext* context = given;
@@ -256,6 +257,8 @@ ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeContext* given) {
     if (dims.empty() || outputs.empty()) return nullptr;
     std::vector<const char*> names(dims.size(), "");
     runtime.call<ort::GetSymbolicDimensions>(static_cast<const ort::Shape*>(x), names.data(), names.size());
+    for (size_t i = 0; i + 1 < dims.size(); ++i)
+      if (dims[i] < 0 && !*names[i]) return nullptr;
     dims.back() = outputs[0], names.back() = "";
     runtime.call<ort::CreateTensorTypeAndShapeInfo>(&y);
     runtime.call<ort::SetTensorElementType>(y, ort::kFloat);
