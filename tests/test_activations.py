@@ -1,20 +1,28 @@
-"""Activations of eight bits, and outliers that are moved into the weights first."""
+"""Activations of few bits, and outliers that are moved into the weights first."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
+import torch
 
 import edgetok
 from edgetok import graph as g
+from edgetok.api import verbs
 from edgetok.api.samples import OnSamples
-from edgetok.errors import UnknownName, UsageError
+from edgetok.errors import BundleError, UnknownName, UsageError
 from edgetok.lowbit import activations, os_plus
+from edgetok.lowbit.linear import find_linears
+from edgetok.lowbit.node import read
+from edgetok.plugins import round_to_nvfp4
 from edgetok.transform import transform
 from tests import families
+from tests.test_lowbit import model_of
 
 
 def test_a_range_by_hand() -> None:
@@ -26,7 +34,9 @@ def test_a_range_by_hand() -> None:
     assert activations.clipped(outlier, "int8") < 9 / 127
     assert activations.rounded(np.float32([300, -300]), 1.0, "int8").tolist() == [127, -128]
     assert activations.rounded(np.float32([300, 1000, 17]), 1.0, "fp8").tolist() == [288, 448, 16]
-    assert activations.clipped(np.zeros((4, 4), np.float32), "int8") == 1.0
+    for dtype in activations.TYPES:
+        assert activations.clipped(np.zeros((4, 4), np.float32), dtype) == 1.0
+    assert activations.clipped(outlier, "fp4") == pytest.approx(9 / 6 / 448)  # all of it: each block has its own scale
 
 
 def test_shift_and_scale_by_hand() -> None:
@@ -106,6 +116,70 @@ def test_a_bundle_rounds_what_it_was_asked_to(spec: str, vit: Path, samples: Pat
         loaded.check()
 
 
+def test_fp4_in_front_of_the_linear_layers(vit: Path, samples: Path, tmp_path: Path) -> None:
+    """W4A4: the products are those of numpy with both sides rounded to NVFP4; attention is left alone."""
+    bundle = edgetok.export(
+        str(vit), out=tmp_path / "w4a4", activations="fp4:skip=head", quantize=["nvfp4:skip=head"], samples=samples,
+        min_cosine=0.8,
+    )  # fmt: skip
+    model = ir.load(bundle.model_path)
+    found = Counter((node.op_type, node.name.split("/")[0]) for node in model.graph if node.op_type == "RoundToNVFP4")
+    assert found == {("RoundToNVFP4", f"blocks.{block}"): 4 for block in range(4)}
+    rounded = [node for node in model.graph if node.op_type == "RoundToNVFP4"]
+    assert all(user.op_type == "LutMatMul" for node in rounded for user, _ in g.consumers(node.outputs[0]))
+    # One product: what is given to it and what comes of it, from the graph itself.
+    (node,) = (node for node in rounded if node.name.startswith("blocks.1/mlp") and node.inputs[0].shape[-1] == 96)
+    (product,) = (user for user, _ in g.consumers(node.outputs[0]))
+    scale = g.constant_of(node.inputs[1])
+    weight = read(product).dequantise()
+    for value in (node.inputs[0], product.outputs[0]):
+        model.graph.outputs.append(value)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    *_, given, got = session.run(None, bundle.samples("inputs"))
+    x = round_to_nvfp4.reference(torch.from_numpy(given), torch.tensor(scale)).numpy()
+    assert not np.array_equal(x, given) and np.abs(given).max() == pytest.approx(6 * 448 * scale, rel=0.3)
+    np.testing.assert_allclose(got, x @ weight.T, atol=1e-5 * np.abs(got).max())
+    with edgetok.load(bundle.path) as loaded:
+        loaded.check()
+
+
+def test_who_reads_a_value_beside_the_products_reads_it_as_it_was() -> None:
+    """A matrix on the right is multiplied along another axis, and has no blocks along the last."""
+    model = model_of(np.random.default_rng(0).standard_normal((8, 32), np.float32))
+    (linear,) = find_linears(model.graph)
+    op = g.Emitter(model.graph)
+    square = g.named(op.MatMul(op.Transpose(linear.input, perm=[1, 0]), linear.input), "square")
+    square.name = "square"
+    model.graph.outputs.append(g.typed(square, ir.DataType.FLOAT, [32, 32]))
+    feeds = {"x": np.random.default_rng(1).standard_normal((100, 32), np.float32)}
+    on_samples = OnSamples(g.specs(model.graph.inputs), feeds, {})
+    assert activations.round_activations(model, activations.parse("fp4"), on_samples) == 1
+    assert linear.node.inputs[0].producer().op_type == "RoundToNVFP4"
+    np.testing.assert_allclose(on_samples(model)["square"], feeds["x"].T @ feeds["x"], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("spec", ["int8", "fp8", "fp4"])
+def test_a_hair_decides_which_way_activations_are_rounded(spec: str, vit: Path, samples: Path, tmp_path: Path) -> None:
+    """In half precision the kernels of few bits differ from the body in the last bit, and so does what is rounded."""
+    bundle = edgetok.export(
+        str(vit), out=tmp_path / "half", activations=spec, quantize=["nvfp4"], samples=samples, dtype="fp16",
+        min_cosine=0.8,
+    )  # fmt: skip
+    (fidelity,) = bundle.manifest.fidelity
+    for arithmetic in ("a32", "a8"):
+        with edgetok.load(bundle.path, arithmetic=arithmetic) as loaded:
+            loaded.check()
+    promise = bundle.manifest.model_copy(update={"fidelity": (fidelity.model_copy(update={"sqnr_db": 90.0}),)})
+    nearer = dataclasses.replace(bundle, manifest=promise)
+    with (
+        verbs.Model(nearer, verbs.resolve_device("cpu")) as loaded,
+        pytest.raises(
+            BundleError, match=f"output '{fidelity.output}' is off by .* less than 90 dB over the noise: edgetok doctor"
+        ),
+    ):
+        loaded.check()
+
+
 def test_moving_outliers_pays(vit: Path, samples: Path, tmp_path: Path) -> None:
     """On the trained encoder it is 4 dB; here the norms are given outliers."""
     model, on_samples = captured("vit")
@@ -134,6 +208,8 @@ def test_used_wrongly(vit: Path, tmp_path: Path) -> None:
         edgetok.export(str(vit), out=tmp_path / "a", activations="int8")
     with pytest.raises(UnknownName, match="no type of activations 'int4': known: fp8, int8|did you mean"):
         activations.parse("int4")
+    with pytest.raises(UnknownName, match="no option of 'fp4' 'attention': known: migrate, skip"):
+        activations.parse("fp4:attention=true")
     with pytest.raises(UnknownName, match="no option of 'int8' 'migrates': did you mean 'migrate'"):
         activations.parse("int8:migrates=true")
 

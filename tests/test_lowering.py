@@ -1,10 +1,7 @@
 """The forms that a weight of few bits takes for a runtime: exact, or left alone."""
 
 import dataclasses
-import subprocess
-import sys
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 
 import ml_dtypes
@@ -13,19 +10,23 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 from onnx.reference import ReferenceEvaluator
 
 import edgetok
 from edgetok import devices, lowering, native
+from edgetok import graph as g
 from edgetok.errors import BundleError, Refusal, UsageError
-from edgetok.exporters.quantisers import nvfp4
+from edgetok.exporters.quantisers import fp8, mxfp4, nvfp4
 from edgetok.lowbit.linear import find_linears
 from edgetok.lowbit.node import replace
 from edgetok.lowbit.weight import Weight
 from edgetok.lowering import matmulnbits
+from edgetok.plugins import round_to_nvfp4
 from tests.test_lowbit import model_of
 
 DEVICES = {device.name: device for device in devices.load_all()}
+FP4 = DEVICES["rtx-4090"].model_copy(update={"precisions": ("fp16", "fp8", "fp4", "int4", "int8")})
 
 
 def weight(levels: np.ndarray, outputs: int = 6, inputs: int = 64, block: int = 16, planes: int = 1) -> Weight:
@@ -47,6 +48,7 @@ def graph_of(made: Weight) -> tuple[ir.Model, ir.Node]:
 
 
 E2M1 = nvfp4.quantise(np.eye(16, dtype=np.float32), None, nvfp4.Config()).codebook[0, 0]
+E4M3 = fp8.LEVELS
 NF4 = np.sort(np.random.default_rng(0).standard_normal(16))
 
 
@@ -85,8 +87,8 @@ def test_matmulnbits_is_exact_in_the_weights(levels: np.ndarray, bits: int, inpu
 
 
 @pytest.mark.parametrize(
-    "made", [weight(NF4), weight(np.arange(16), planes=2), weight(np.arange(16), block=24, inputs=48)],
-    ids=["NF4", "planes", "block of 24"],
+    "made", [weight(NF4), weight(np.arange(16), planes=2), weight(np.arange(16), block=24, inputs=48), weight(E4M3)],
+    ids=["NF4", "planes", "block of 24", "E4M3"],
 )  # fmt: skip
 def test_what_matmulnbits_cannot_hold_stays(made: Weight) -> None:
     model, node = graph_of(made)
@@ -120,6 +122,20 @@ def test_fp4_in_onnx_own_evaluator(dtype: type, scales: str) -> None:
     np.testing.assert_allclose(got.T.astype(np.float32), wanted, rtol=2**-10 if dtype == np.float16 else 0)
 
 
+def test_scales_are_positive_in_half_precision() -> None:
+    """MXFP4's scale of a block of zeros is 2^-127, which fp16 does not hold, and TensorRT does not parse a 0."""
+    matrix = np.random.default_rng(0).standard_normal((4, 64), np.float32)
+    matrix[1, 32:] = 0
+    made = mxfp4.quantise(matrix, None, mxfp4.Config())
+    model, _ = graph_of(made)
+    model.graph.inputs[0].dtype = model.graph.outputs[0].dtype = ir.DataType.FLOAT16
+    lowering.for_tensorrt(model, FP4)
+    scales = g.constant_of(next(node for node in model.graph if node.op_type == "DequantizeLinear").inputs[1])
+    assert scales.dtype == np.float16 and (scales > 0).all()
+    (got,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": np.eye(64, dtype=np.float16)})
+    np.testing.assert_array_equal(got.T, made.dequantise().astype(np.float16))
+
+
 @pytest.mark.parametrize(
     ("made", "kind"),
     [
@@ -139,7 +155,81 @@ def test_integers_in_onnxruntime(made: Weight, kind: str) -> None:
     np.testing.assert_array_equal(session.run(None, {"x": np.eye(64, dtype="f")})[0].T, made.dequantise())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("block", [16, 64], ids=["blocks", "outputs"])
+def test_fp8_in_onnx_own_evaluator_and_onnxruntime(dtype: type, block: int) -> None:
+    """Bit for bit what the codes say, through DequantizeLinear of FLOAT8E4M3FN."""
+    matrix = np.random.default_rng(2).standard_normal((6, 64), np.float32)
+    made = fp8.quantise(matrix, None, fp8.Config(block=block % 64))
+    model, _ = graph_of(made)
+    model.graph.inputs[0].dtype = model.graph.outputs[0].dtype = ir.DataType.from_numpy(np.dtype(dtype))
+    lowering.for_tensorrt(model, DEVICES["rtx-4090"])
+    stored = next(node for node in model.graph if node.op_type == "DequantizeLinear").inputs[0]
+    assert stored.dtype == ir.DataType.FLOAT8E4M3FN
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    for got in (
+        ReferenceEvaluator(proto).run(None, {"x": np.eye(64, dtype=dtype)})[0],
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": np.eye(64, dtype=dtype)})[0],
+    ):
+        wanted = made.dequantise()
+        np.testing.assert_allclose(got.T.astype(np.float32), wanted, rtol=2**-10 if dtype == np.float16 else 0)
+
+
+def rounded_to_nvfp4(*shape: int | str) -> ir.Model:
+    """A model that rounds its input."""
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 23}, name="g")
+    y = g.named(g.Emitter(graph).RoundToNVFP4(x, np.float32(0.01), domain="edgetok"), "blocks.0/mlp/RoundToNVFP4")
+    y.name = "y"
+    graph.outputs.append(g.typed(y, ir.DataType.FLOAT, shape))
+    return ir.Model(graph, ir_version=10)
+
+
+def test_activations_of_nvfp4_as_tensorrt_has_them() -> None:
+    model = rounded_to_nvfp4("batch", 5, 64)
+    lowering.for_tensorrt(model, FP4)
+    (node, *scales, wide) = model.graph
+    assert [each.op_type for each in (node, *scales, wide)] == [
+        "TRT_FP4DynamicQuantize", "DequantizeLinear", "DequantizeLinear",
+    ]  # fmt: skip
+    assert {key: value.value for key, value in node.attributes.items()} == {
+        "axis": -1, "block_size": 16, "scale_type": onnx.TensorProto.FLOAT8E4M3FN,
+    }  # fmt: skip
+    assert model.ir_version == 11 and model.opset_imports == {"": 23, "trt": 1} and not model.functions
+    # What TensorRT's operator gives, by casts; then the two DequantizeLinear in ONNX's own evaluator.
+    x, scale = np.random.default_rng(3).standard_normal((2, 5, 64), np.float32), np.float32(0.01)
+    blocks = x.reshape(2, 5, 4, 16)
+    small = np.minimum(np.abs(blocks).max(-1) / (np.float32(6) * scale), 448).astype(ml_dtypes.float8_e4m3fn)
+    units = small.astype(np.float32)[..., None] * scale
+    codes = np.clip(blocks / units, -6, 6).astype(ml_dtypes.float4_e2m1fn).reshape(x.shape)
+    proto = ir.to_proto(model)
+    dynamic = proto.graph.node.pop(0)
+    del proto.graph.input[:]
+    proto.graph.input.extend(onnx.ValueInfoProto(name=name) for name in dynamic.output)
+    (got,) = ReferenceEvaluator(proto).run(None, dict(zip(dynamic.output, (codes, small), strict=True)))
+    wanted = round_to_nvfp4.reference(torch.from_numpy(x), torch.tensor(scale)).numpy()
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 40), (2, 3, 5, 64), (64,), (2, 5, "K")])
+def test_activations_that_tensorrt_does_not_take(shape: tuple[int | str, ...]) -> None:
+    with pytest.raises(Refusal, match=r"takes 2 or 3 axes, the last a multiple of 16; .* --activations fp8"):
+        lowering.for_tensorrt(rounded_to_nvfp4(*shape), FP4)
+
+
+def test_a_device_without_the_activations() -> None:
+    with pytest.raises(Refusal, match="rtx-4090 multiplies no fp4 activations: it has fp8, int8; export with "):
+        lowering.for_tensorrt(rounded_to_nvfp4(2, 5, 64), DEVICES["rtx-4090"])
+
+
 def test_a_device_without_the_precision() -> None:
+    model, _ = graph_of(weight(E4M3))
+    with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 runs no fp8: it runs int4, int8; quantise with "):
+        lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
+    model, _ = graph_of(weight(E4M3, inputs=48, block=32))
+    with pytest.raises(Refusal, match="48 inputs are no multiple of 32, and TensorRT takes whole blocks only"):
+        lowering.for_tensorrt(model, DEVICES["rtx-4090"])
     model, _ = graph_of(weight(E2M1))
     with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 runs no fp4: it runs int4, int8; quantise with "):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
@@ -150,7 +240,7 @@ def test_a_device_without_the_precision() -> None:
     with pytest.raises(Refusal, match="48 inputs are no multiple of 32, and TensorRT takes whole blocks only"):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
     model, _ = graph_of(weight(NF4))
-    with pytest.raises(Refusal, match="rtx-4090 runs no weight of 4 bits that is neither FP4 nor integers"):
+    with pytest.raises(Refusal, match="rtx-4090 runs no weight of 4 bits that is neither FP4, FP8 nor integers"):
         lowering.for_tensorrt(model, DEVICES["rtx-4090"])
 
 
@@ -215,35 +305,3 @@ def test_a_cache_that_cannot_be_written(bundle: Path, tmp_path: Path, monkeypatc
     monkeypatch.setenv("EDGETOK_CACHE", str(tmp_path / "file"))
     with edgetok.load(bundle) as model, pytest.raises(edgetok.errors.OutputError, match="set EDGETOK_CACHE"):
         model.check()
-
-
-RTX = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
-
-
-@RTX
-@pytest.mark.full
-@pytest.mark.parametrize(
-    ("quantize", "builds", "refuses"),
-    [("nvfp4", "SM120", "SM89"), ("int4:positive=true,block=16", "SM86", "SM75"), ("int8:positive=true", "SM86", None)],
-)
-def test_tensorrt_rtx_builds_it(quantize: str, builds: str, refuses: str | None, tmp_path: Path) -> None:
-    """A ViT with merged tokens and weights of few bits, in fp16, for the architectures that have the format."""
-    out = tmp_path / "bundle"
-    spec = f"{quantize}{',' if ':' in quantize else ':'}skip=head"
-    edgetok.export(
-        "tests.families:small_vit", out=out, quantize=[spec], reduce=["tome:r=4"], dtype="fp16", min_cosine=0.5
-    )
-    model = ir.load(out / "model.onnx")
-    every = DEVICES["rtx-4090"].model_copy(update={"precisions": ("fp16", "fp4", "int4", "int8")})
-    lowering.for_tensorrt(model, every)
-    ir.save(model, tmp_path / "lowered.onnx")
-
-    def build(capability: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, Path(__file__).with_name("rtx_build.py"), tmp_path / "lowered.onnx", capability]
-        return subprocess.run(program, capture_output=True, text=True, timeout=300)
-
-    done = build(builds)
-    assert done.returncode == 0 and done.stdout.startswith("built "), done.stderr
-    if refuses:
-        done = build(refuses)
-        assert done.returncode == 1 and "HW-specific datatypes" in done.stderr, done.stderr

@@ -32,7 +32,7 @@ def command(
         typer.Option("--quantize", metavar="SPEC", help="As in nvfp4 or lut:bits=3,skip=head. May be repeated."),
     ] = None,
     activations: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="int8 or fp8, rounded in the graph: int8:skip=head.")
+        str | None, typer.Option(metavar="SPEC", help="int8, fp8 or fp4, rounded in the graph: int8:skip=head.")
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
     emit: Annotated[

@@ -1,4 +1,4 @@
-"""`edgetok quantisers`: what --quantize takes."""
+"""`edgetok quantisers`: what --quantize and --activations take."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def command(json: Json = False, verbose: Verbose = False) -> Answer:
-    """List the formats for weights of few bits, with their papers and options."""
-    from edgetok.lowbit import quantiser
+    """List the formats for weights and activations of few bits, with their papers and options."""
+    from edgetok.lowbit import activations, quantiser
 
     found = {name: quantiser.load(name) for name in quantiser.names()}
     data = {
@@ -27,6 +27,10 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "options": options(each.config),
             }
             for name, each in found.items()
+        ],
+        "activations": [
+            {"name": name, "summary": each.summary, "options": options(each.config)}
+            for name, each in activations.TYPES.items()
         ],
         "shared_options": options(quantiser.Where),
     }
@@ -42,6 +46,10 @@ def _render(data: dict[str, Any], console: Console) -> None:
         console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
         looks = {"needed": "; needs --samples", "used": "; better with --samples"}.get(each["samples"], "")
         console.print(Padding(f"--quantize {each['example']}{looks}", (0, 0, 0, 2)))
+        console.print(explained(each["options"]))
+    for each in data["activations"]:
+        console.print(Text.assemble((f"activations: {each['name']}", "bold"), "  ", each["summary"]))
+        console.print(Padding(f"--activations {each['name']}; needs --samples", (0, 0, 0, 2)))
         console.print(explained(each["options"]))
     console.print(Text("options that all of them take", style="bold"))
     console.print(explained(data["shared_options"]))

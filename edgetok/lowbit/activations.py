@@ -1,15 +1,22 @@
-"""Activations of eight bits, written into the graph: a QuantizeLinear and a DequantizeLinear in front of each product.
+"""Activations of few bits, written into the graph in front of each product.
 
-A runtime that has such products fuses the pair into them (TensorRT, ONNX Runtime); any other rounds, and computes as
-before. Scales are static, one for a tensor, symmetric, found on samples: of all ranges from half of the largest value
-up, the one with the least squared error. That is the low-bit path of Jetson Orin, which has neither FP8 nor FP4.
+`int8` and `fp8` are a QuantizeLinear and a DequantizeLinear. A runtime that has such products fuses the pair into them
+(TensorRT, ONNX Runtime); any other rounds, and computes as before. Their scales are static, one for a tensor,
+symmetric, found on samples: of all ranges from half of the largest value up, the one with the least squared error.
+int8 is the low-bit path of Jetson Orin, which has neither FP8 nor FP4.
+
+`fp4` is NVFP4 (`plugins/round_to_nvfp4.py`): each block of 16 finds its scale as the graph runs, and only the scale of
+these scales is static: that of the largest value on the samples. It is for linear layers alone: TensorRT multiplies no
+queries and keys of 4 bits.
 
 `migrate=true` first does what Outlier Suppression+ does (`os_plus.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -22,14 +29,13 @@ from edgetok.errors import UnknownName, UsageError
 from edgetok.lowbit.linear import activations, find_linears
 from edgetok.lowbit.quantiser import Where
 
-LARGEST = {"int8": 127.0, "fp8": 448.0}  # that the type holds
 RANGES = np.linspace(0.5, 1.0, 26)  # of the largest value
 FEWEST = 64  # rows that a range is found on; fewer say little about outliers
 
 
 @dataclass(frozen=True)
 class Config:
-    """Options of --activations.
+    """Options of int8 and fp8.
 
     Attributes:
         attention: whether the products inside attention take rounded queries, keys and values as well.
@@ -41,12 +47,77 @@ class Config:
 
 
 @dataclass(frozen=True)
+class LinearConfig:
+    """Options of fp4.
+
+    Attributes:
+        migrate: whether outliers are moved into the weights first.
+    """
+
+    attention: ClassVar[bool] = False
+    migrate: bool = False
+
+
+@dataclass(frozen=True)
+class Type:
+    """What activations are rounded to.
+
+    Attributes:
+        summary: one line for `edgetok quantisers`.
+        largest: what a scale of 1 reaches.
+        rounded: (rows / scale) -> the same through the type and back, by which a range is sought; None where the
+            largest value is the range.
+        write: (writes nodes, value, scale, name) -> the value rounded.
+        config: the options.
+    """
+
+    summary: str
+    largest: float
+    rounded: Callable[[np.ndarray], np.ndarray] | None
+    write: Callable[[g.Emitter, ir.Value, float, str], ir.Value]
+    config: type[Config] | type[LinearConfig] = Config
+
+
+def _pair(zero: np.generic) -> Callable[[g.Emitter, ir.Value, float, str], ir.Value]:
+    """QuantizeLinear to the zero's type, and DequantizeLinear."""
+
+    def write(op: g.Emitter, value: ir.Value, scale: float, name: str) -> ir.Value:
+        assert value.dtype is not None
+        step = np.array(scale, value.dtype.numpy())
+        small = g.named(op.QuantizeLinear(value, step, zero), f"{name}.QuantizeLinear")
+        return g.named(op.DequantizeLinear(small, step, zero), f"{name}.DequantizeLinear")
+
+    return write
+
+
+def _nvfp4(op: g.Emitter, value: ir.Value, scale: float, name: str) -> ir.Value:
+    return g.named(op.RoundToNVFP4(value, np.float32(scale), domain="edgetok"), f"{name}.RoundToNVFP4")
+
+
+def _int8(steps: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(steps), -128, 127)
+
+
+def _e4m3(steps: np.ndarray) -> np.ndarray:
+    return np.clip(steps, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+
+
+TYPES = {
+    "int8": Type("8-bit integers, one scale for a tensor", 127.0, _int8, _pair(np.int8(0))),
+    "fp8": Type("E4M3, one scale for a tensor", 448.0, _e4m3, _pair(ml_dtypes.float8_e4m3fn(0))),
+    "fp4": Type(
+        "NVFP4: E2M1, blocks of 16 with an E4M3 scale found as the graph runs", 6.0 * 448.0, None, _nvfp4, LinearConfig
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Spec:
     """What the user asked for: `int8:skip=head,migrate=true`."""
 
     dtype: str
     where: Where
-    config: Config
+    config: Config | LinearConfig
 
     def __str__(self) -> str:
         given = options.spelt(self.config) + options.spelt(self.where)
@@ -54,21 +125,22 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Read `int8` or `fp8` with options.
+    """Read `int8`, `fp8` or `fp4` with options.
 
     Raises:
         UnknownName: another type, or no such option.
         UsageError: a value that the option does not take.
     """
     name, given = options.split(text, "skip=head,migrate=true")
-    if name not in LARGEST:
-        raise UnknownName("type of activations", name, LARGEST)
-    options.check_known(name, given, (Where, Config))
-    return Spec(name, options.build(Where, given), options.build(Config, given))
+    if name not in TYPES:
+        raise UnknownName("type of activations", name, TYPES)
+    config = TYPES[name].config
+    options.check_known(name, given, (Where, config))
+    return Spec(name, options.build(Where, given), options.build(config, given))
 
 
 def round_activations(model: ir.Model, spec: Spec, run: Run | None) -> int:
-    """Write the pairs into a graph whose nodes are named, in place; before its weights are quantised.
+    """Round what products read, in a graph whose nodes are named, in place; before its weights are quantised.
 
     Returns:
         How many values are rounded.
@@ -84,60 +156,49 @@ def round_activations(model: ir.Model, spec: Spec, run: Run | None) -> int:
         from edgetok.lowbit.os_plus import migrate
 
         migrate(model, spec, run)
-    values = inputs_of_products(model, spec)
-    seen = activations(model, values, run)
-    for value in values:
+    readers = readers_of_products(model, spec)
+    seen = activations(model, list(readers), run)
+    order = {node: place for place, node in enumerate(model.graph)}
+    for value, places in readers.items():
         rows = seen[value].rows
         if len(rows) < FEWEST:
             raise UsageError(f"--activations {spec.dtype}: the samples give {len(rows)} rows, {FEWEST} are the fewest")
-        _round(model, value, clipped(rows, spec.dtype), spec)
-    return len(values)
+        first, place = min(places, key=lambda reader: order[reader[0]])
+        op = g.Emitter(model.graph, before=first)
+        rounded = TYPES[spec.dtype].write(op, value, clipped(rows, spec.dtype), f"{first.name}.{place}")
+        g.typed(rounded, value.dtype, list(value.shape or ()))
+        for node, index in places:
+            node.replace_input_with(index, rounded)
+    return len(readers)
 
 
-def inputs_of_products(model: ir.Model, spec: Spec) -> list[ir.Value]:
-    """What feeds the linear layers, and the attention, of the parts that are not skipped."""
-    found = [linear.input for linear in find_linears(model.graph) if spec.where.takes(linear.name)]
+def readers_of_products(model: ir.Model, spec: Spec) -> dict[ir.Value, list[tuple[ir.Node, int]]]:
+    """What feeds the linear layers, and the attention, of the parts that are not skipped: {value: (node, input)}."""
+    places = [(linear.node, 0) for linear in find_linears(model.graph)]
     if spec.config.attention:
-        for node in model.graph:
-            if node.op_type in ("Attention", "ProportionalAttention") and spec.where.takes(node.name or ""):
-                found += [value for value in node.inputs[:3] if value is not None]
-    return list(dict.fromkeys(found))
+        attention = [node for node in model.graph if node.op_type in ("Attention", "ProportionalAttention")]
+        places += [(node, place) for node in attention for place in range(3)]
+    found: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+    for node, place in places:
+        value = node.inputs[place]
+        if value is not None and spec.where.takes(node.name or ""):
+            found.setdefault(value, []).append((node, place))
+    return found
 
 
 def clipped(rows: np.ndarray, dtype: str) -> float:
-    """The scale whose rounding has the least squared error."""
-    largest = float(np.abs(rows).max(initial=0))
-    if largest == 0:
-        return 1.0
-    scales = RANGES * largest / LARGEST[dtype]
+    """The scale whose rounding has the least squared error; where none is sought, that of the largest value."""
+    kind = TYPES[dtype]
+    widest = float(np.abs(rows).max(initial=0)) / kind.largest
+    if widest == 0 or kind.rounded is None:
+        return widest or 1.0
+    scales = RANGES * widest
     errors = [float(np.square(rounded(rows, scale, dtype) - rows, dtype=np.float64).sum()) for scale in scales]
     return float(scales[len(scales) - 1 - int(np.argmin(errors[::-1]))])  # the widest of the best
 
 
 def rounded(rows: np.ndarray, scale: float, dtype: str) -> np.ndarray:
     """Through eight bits and back."""
-    steps = np.clip(rows / np.float32(scale), -LARGEST[dtype] - (dtype == "int8"), LARGEST[dtype])
-    if dtype == "int8":
-        return np.rint(steps) * np.float32(scale)
-    return steps.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * np.float32(scale)
-
-
-def _round(model: ir.Model, value: ir.Value, scale: float, spec: Spec) -> None:
-    """Let the products of a value read it rounded."""
-    users = [
-        (node, place)
-        for node, place in g.consumers(value)
-        if node.op_type in ("MatMul", "Gemm", "Attention", "ProportionalAttention")
-        and spec.where.takes(node.name or "")
-    ]
-    order = {node: place for place, node in enumerate(model.graph)}
-    first, place = min(users, key=lambda user: order[user[0]])
-    op = g.Emitter(model.graph, before=first)
-    assert value.dtype is not None
-    step = np.array(scale, value.dtype.numpy())
-    zero = np.zeros((), np.int8 if spec.dtype == "int8" else ml_dtypes.float8_e4m3fn)
-    small = g.named(op.QuantizeLinear(value, step, zero), f"{first.name}.Quantize.{place}")
-    wide = g.named(op.DequantizeLinear(small, step, zero), f"{first.name}.Dequantize.{place}")
-    g.typed(wide, value.dtype, list(value.shape or ()))
-    for node, index in users:
-        node.replace_input_with(index, wide)
+    through = TYPES[dtype].rounded
+    assert through is not None
+    return through(rows / np.float32(scale)) * np.float32(scale)

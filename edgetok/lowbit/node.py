@@ -112,7 +112,7 @@ def _read_scales(value: ir.Value | None) -> tuple[np.ndarray, float]:
 def _shared(graph: ir.Graph, codebook: np.ndarray) -> ir.Value:
     """The codebook's initializer: the same for all layers that have the same."""
     for name, value in graph.initializers.items():
-        if name.startswith("codebook.") and np.array_equal(value.const_value.numpy(), codebook):  # type: ignore[union-attr]
+        if name.startswith("codebook.") and np.array_equal(value.const_value.numpy(), codebook, equal_nan=True):  # type: ignore[union-attr]
             return value
     number = sum(name.startswith("codebook.") for name in graph.initializers)
     return g.constant(graph, codebook, f"codebook.{number}")

@@ -27,7 +27,7 @@ class FewBits:
 
     Attributes:
         weights: which quantiser for which layers; where two take the same layer, the first has it.
-        activations: of eight bits, in front of which products; None leaves them.
+        activations: of which type, in front of which products; None leaves them.
         run: runs a graph on the user's samples; None where there are none.
         measure: holds a graph's outputs on the samples to the original's.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
 # Which makes weights of a device's precision; TensorRT takes positive scales only.
-QUANTISERS = {"fp4": "nvfp4", "int4": "int4:positive=true", "int8": "int8:positive=true"}
+QUANTISERS = {"fp4": "nvfp4", "fp8": "fp8", "int4": "int4:positive=true", "int8": "int8:positive=true"}
 
 
 def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
@@ -84,22 +84,30 @@ def for_tensorrt(model: ir.Model, device: Device) -> None:
         device: the target, whose precisions decide.
 
     Raises:
-        Refusal: a weight has no such form, or the device no such precision.
+        Refusal: a weight, or a rounded activation, has no such form, or the device no such precision.
     """
+    import onnx_ir as ir
     from onnx_ir.passes.common import InlinePass
 
     from edgetok.errors import Refusal
     from edgetok.lowbit.node import read
-    from edgetok.lowering import dequantize
+    from edgetok.lowering import activations, dequantize
 
-    for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
-        weight = read(node)
-        if obstacle := tensorrt_obstacle(weight, device):
+    for node in list(model.graph):
+        weight = read(node) if node.op_type == "LutMatMul" else None
+        obstacle = activations.obstacle(node, device) if weight is None else tensorrt_obstacle(weight, device)
+        if obstacle is not None:
             reason, way_out = obstacle
             raise Refusal(reason, node=node.name, way_out=way_out)
-        dequantize.lower(model.graph, node, weight)
-        if dequantize.kind(weight) == "fp4":
-            model.ir_version = max(model.ir_version or 0, 11)
+        if weight is not None:
+            dequantize.lower(model.graph, node, weight)
+        elif node.op_type == "RoundToNVFP4":
+            activations.lower(model.graph, node)
+    types = {value.dtype for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
+    if ir.DataType.FLOAT4E2M1 in types:
+        model.ir_version = max(model.ir_version or 0, 11)
+    if any(node.domain == activations.DOMAIN for node in model.graph):
+        model.opset_imports[activations.DOMAIN] = 1
     _drop_unused(model)
     InlinePass()(model)
     model.opset_imports.pop("edgetok", None)
@@ -112,7 +120,7 @@ def tensorrt_obstacle(weight: Weight, device: Device) -> tuple[str, str] | None:
     form, inputs = dequantize.kind(weight), weight.shape[1]
     known = [name for name in QUANTISERS if name in device.precisions]
     if form not in known:
-        what = f"weight of {weight.bits} bits that is neither FP4 nor integers" if form is None else form
+        what = f"weight of {weight.bits} bits that is neither FP4, FP8 nor integers" if form is None else form
         cures = " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
         return (
             f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",

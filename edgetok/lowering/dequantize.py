@@ -1,11 +1,11 @@
 """Standard DequantizeLinear in front of a MatMul: TensorRT's spelling of weights of few bits, and ONNX's own.
 
 FLOAT4E2M1 with block scales; NVFP4's E4M3 scales are dequantised by the global scale first, as in NVIDIA's Model
-Optimizer (onnx/export/nvfp4_exporter.py). Integers of up to 4 bits as INT4, of 8 as INT8, symmetric: TensorRT takes no
-zero points. NF4, learnt codebooks and several planes have no such spelling.
+Optimizer (onnx/export/nvfp4_exporter.py). E4M3 as FLOAT8E4M3FN. Integers of up to 4 bits as INT4, of 8 as INT8,
+symmetric: TensorRT takes no zero points. NF4, learnt codebooks and several planes have no such spelling.
 
-onnxruntime's CPU provider runs the integer forms but no FLOAT4E2M1; ONNX's reference evaluator runs all of them, and is
-what the FP4 form is tested with. FLOAT4E2M1 needs IR version 11.
+onnxruntime's CPU provider runs all but FLOAT4E2M1; ONNX's reference evaluator runs that too, and is what the FP4 form
+is tested with. FLOAT4E2M1 needs IR version 11.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from edgetok.lowbit.weight import Weight
 from edgetok.lowering.matmulnbits import whole_steps
 
 E2M1 = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float32)  # by code
-Kind = Literal["fp4", "int4", "int8"]
+E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # NaN at 0x7F and 0xFF
+Kind = Literal["fp4", "fp8", "int4", "int8"]
 
 
 def kind(weight: Weight) -> Kind | None:
@@ -31,6 +32,8 @@ def kind(weight: Weight) -> Kind | None:
         return None
     if weight.bits == 4 and np.array_equal(weight.codebook[0, 0], E2M1):
         return "fp4"
+    if weight.bits == 8 and np.array_equal(weight.codebook[0, 0], E4M3, equal_nan=True):
+        return "fp8"
     levels = whole_steps(weight.codebook)
     if levels is None:
         return None
@@ -42,8 +45,11 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
     form = kind(weight)
     if form is None:
         return False
-    if form == "fp4":
-        codes, step = weight.codes.view(ml_dtypes.float4_e2m1fn), np.float32(1)
+    if form in ("fp4", "fp8"):
+        codes, step = (
+            weight.codes.view(ml_dtypes.float4_e2m1fn if form == "fp4" else ml_dtypes.float8_e4m3fn),
+            np.float32(1),
+        )
     else:
         levels = whole_steps(weight.codebook)
         assert levels is not None
@@ -70,7 +76,8 @@ def _dequantised(op: g.Emitter, weight: Weight, codes: np.ndarray, step: np.floa
     if weight.scales.dtype == ml_dtypes.float8_e4m3fn and weight.block < inputs:
         scales = op.DequantizeLinear(weight.scales[..., 0], np.float32(weight.global_scale) * step)
         scales = scales if dtype == ir.DataType.FLOAT else op.Cast(scales, to=dtype)
-    elif dtype != ir.DataType.FLOAT:
-        scales = np.asarray(scales, dtype.numpy())
+    else:  # TensorRT takes positive ones only; in half precision, that of a block of zeros may be none
+        stored = np.asarray(scales, dtype.numpy())
+        scales = np.maximum(stored, np.nextafter(stored.dtype.type(0), stored.dtype.type(1)))
     matrix: ir.Value = op.DequantizeLinear(codes, scales, **layout)
     return matrix
