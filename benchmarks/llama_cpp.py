@@ -9,8 +9,9 @@ quarter of an hour on two cores; from the registry it comes as sources only, and
 the machine has.
 
 Both sides read the same file, GGUF in Q4_1 with a head in Q8_0. `q4-1:skip=head` has the very same weights; its head is
-in fp32. llama.cpp rearranges weights for fast products in some formats only, and Q4_1 is not among them. So it also runs
-a file that it requantised to Q4_0 itself, 4.5 bits as in nvfp4: that is there for its speed, not for what it says.
+in fp32. llama.cpp rearranges weights for fast products in some formats only, and Q4_1 is not among them. So it also
+runs a file that it requantised to Q4_0 itself, 4.5 bits as in nvfp4: that one is there for its speed, not for what it
+says.
 
 The prompt is prose, and each evaluation starts from an empty cache. A graph of edgetok's gives the logits of all
 positions, llama.cpp those of the last unless told otherwise, so there are figures of both: of all, and of the last, for
