@@ -26,10 +26,12 @@ from edgetok import graph as g
 from edgetok import options
 from edgetok.calibration import Run
 from edgetok.errors import UnknownName, UsageError
+from edgetok.lowbit import e4m3
 from edgetok.lowbit.linear import activations, find_linears
 from edgetok.lowbit.quantiser import Where
 
 RANGES = np.linspace(0.5, 1.0, 26)  # of the largest value
+NVFP4_LARGEST = 6.0 * e4m3.LARGEST  # of E2M1, times that of a block's scale
 FEWEST = 64  # rows that a range is found on; fewer say little about outliers
 
 
@@ -99,15 +101,13 @@ def _int8(steps: np.ndarray) -> np.ndarray:
 
 
 def _e4m3(steps: np.ndarray) -> np.ndarray:
-    return np.clip(steps, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    return e4m3.cast(steps).astype(np.float32)
 
 
 TYPES = {
     "int8": Type("8-bit integers, one scale for a tensor", 127.0, _int8, _pair(np.int8(0))),
-    "fp8": Type("E4M3, one scale for a tensor", 448.0, _e4m3, _pair(ml_dtypes.float8_e4m3fn(0))),
-    "fp4": Type(
-        "NVFP4: E2M1, blocks of 16 with an E4M3 scale found as the graph runs", 6.0 * 448.0, None, _nvfp4, LinearConfig
-    ),
+    "fp8": Type("E4M3, one scale for a tensor", e4m3.LARGEST, _e4m3, _pair(ml_dtypes.float8_e4m3fn(0))),
+    "fp4": Type("NVFP4: E2M1, E4M3 scales of blocks of 16 found in the run", NVFP4_LARGEST, None, _nvfp4, LinearConfig),
 }
 
 
@@ -198,7 +198,7 @@ def clipped(rows: np.ndarray, dtype: str) -> float:
 
 
 def rounded(rows: np.ndarray, scale: float, dtype: str) -> np.ndarray:
-    """Through eight bits and back."""
+    """Through the type and back."""
     through = TYPES[dtype].rounded
     assert through is not None
     return through(rows / np.float32(scale)) * np.float32(scale)

@@ -17,12 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok import graph as g
+from edgetok.lowbit import e4m3
 from edgetok.lowbit.node import swap
 from edgetok.lowbit.weight import Weight
 from edgetok.lowering.matmulnbits import whole_steps
 
 E2M1 = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float32)  # by code
-E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # NaN at 0x7F and 0xFF
 Kind = Literal["fp4", "fp8", "int4", "int8"]
 
 
@@ -32,7 +32,7 @@ def kind(weight: Weight) -> Kind | None:
         return None
     if weight.bits == 4 and np.array_equal(weight.codebook[0, 0], E2M1):
         return "fp4"
-    if weight.bits == 8 and np.array_equal(weight.codebook[0, 0], E4M3, equal_nan=True):
+    if weight.bits == 8 and np.array_equal(weight.codebook[0, 0], e4m3.LEVELS, equal_nan=True):
         return "fp8"
     levels = whole_steps(weight.codebook)
     if levels is None:

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 
 from edgetok.exporters.quantisers import _blocks
+from edgetok.lowbit.e4m3 import LARGEST, LEVELS, cast
 from edgetok.lowbit.quantiser import Activations, Quantiser
 from edgetok.lowbit.weight import Weight
 
-LARGEST = 448.0
-LEVELS = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # by code
 MINUS_ZERO = 0x80
 
 
@@ -51,8 +49,8 @@ def quantise(matrix: np.ndarray, activations: Activations | None, config: Config
 
 
 def encode(values: np.ndarray) -> np.ndarray:
-    """fp32 -> uint8 codes: to nearest, ties to the even code, beyond 448 to 448; minus zero is zero."""
-    codes = np.clip(values, -LARGEST, LARGEST).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    """fp32 -> uint8 codes; minus zero is zero."""
+    codes = cast(values).view(np.uint8)
     return np.where(codes == MINUS_ZERO, np.uint8(0), codes)
 
 
