@@ -1,6 +1,6 @@
 """LutMatMul: a product with a matrix whose entries are looked up in a small table.
 
-Every weight format of at most 16 levels is this operator (`edgetok/lowbit/weight.py` says how): FP4, NF4, integers,
+Every weight format of at most 256 levels is this operator (`edgetok/lowbit/weight.py` says how): FP4, NF4, integers,
 learnt codebooks, sums of scaled bits. The codes of an output channel are one stream of bits, the lowest first, and the
 blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
 
