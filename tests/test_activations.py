@@ -13,6 +13,7 @@ import torch
 
 import edgetok
 from edgetok import graph as g
+from edgetok import native
 from edgetok.api import verbs
 from edgetok.api.samples import OnSamples
 from edgetok.errors import BundleError, UnknownName, UsageError
@@ -161,6 +162,8 @@ def test_who_reads_a_value_beside_the_products_reads_it_as_it_was() -> None:
 @pytest.mark.parametrize("spec", ["int8", "fp8", "fp4"])
 def test_a_hair_decides_which_way_activations_are_rounded(spec: str, vit: Path, samples: Path, tmp_path: Path) -> None:
     """In half precision the kernels of few bits differ from the body in the last bit, and so does what is rounded."""
+    if native.library() is None:
+        pytest.skip(native.status().detail)
     bundle = edgetok.export(
         str(vit), out=tmp_path / "half", activations=spec, quantize=["nvfp4"], samples=samples, dtype="fp16",
         min_cosine=0.8,
