@@ -4,15 +4,11 @@ Every weight format of at most 256 levels is this operator (`edgetok/lowbit/weig
 learnt codebooks, sums of scaled bits. The codes of an output channel are one stream of bits, the lowest first, and the
 blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
 
-The body scales the tables, not the weights: each block gets the 2^bits values that its codes stand for, the planes
-added, and the matrix is one lookup. None of that depends on x, so a runtime that folds constants does it once, at
-loading, and then holds the matrix in fp32. Forms that never expand the weights are in edgetok/lowering/. native/ holds
-the operator in C++, with two attributes more: `alpha`, a number that multiplies all scales, and `mode`, "a32" for
-activations in fp32 (`reference`) or "a8" for activations rounded to int8 (`reference_a8`).
-
-ONNX Runtime folds constants in passes and frees only between them what nothing needs any more. So the body is in three
-parts, for three passes: codes of a byte, entries, matrix. What parts them is an If with two equal branches. It is
-inlined as soon as its condition is folded, but the shape behind it, which the next part needs, is known one pass later.
+The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
+loading, and then holds the matrix in fp32; benchmarks/README.md says what that takes, here and in other bodies. Forms
+that never expand the weights are in edgetok/lowering/. native/ holds the operator in C++, with two attributes more:
+`alpha`, a number that multiplies all scales, and `mode`, "a32" for activations in fp32 (`reference`) or "a8" for
+activations rounded to int8 (`reference_a8`).
 """
 
 from __future__ import annotations
@@ -20,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxscript import graph, script
 from onnxscript import opset23 as op
+from onnxscript import script
 from onnxscript.values import Opset
 
 if TYPE_CHECKING:
@@ -31,43 +27,31 @@ if TYPE_CHECKING:
 @script(Opset("edgetok", 1), default_opset=op)
 def LutMatMul(x, codes, codebook, scales, bits: int, inner: int):  # type: ignore[no-untyped-def]
     """x (..., K), codes (N, bytes) uint8, codebook (C, P, 2^bits) fp32, scales (N, G, P) fp32 -> (..., N)."""
-    zero, one, rest = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
-    each, start, step = op.Constant(value_int=bits), op.Constant(value_int=0), op.Constant(value_int=1)
-    eight = op.Constant(value_int=8)
-    groups, planes = op.Shape(scales, start=1, end=2), op.Shape(scales, start=2, end=3)
-    tables, outputs = op.Shape(codebook, start=0, end=1), op.Shape(codes, start=0, end=1)
-    levels = op.Unsqueeze(op.Transpose(codebook, perm=[1, 2, 0]), op.Constant(value_ints=[1, 4]))
-    # (P, 1, 2^bits, C, 1) times (P, G, 1, C, N / C)
-    factors = op.Reshape(op.Transpose(scales, perm=[2, 1, 0]), op.Concat(planes, groups, one, tables, rest, axis=0))
-    values = op.ReduceSum(op.Mul(levels, factors), zero, keepdims=0)  # (G, 2^bits, C, N / C)
-    # 2, 4, 8: a byte is a word of 4, 2 or 1 codes; 3: three bytes hold 8. A code may lie in two bytes of its word.
-    width = op.Add(op.Mul(op.Mod(each, op.Constant(value_int=2)), op.Constant(value_int=2)), step)
-    bit = op.Mul(op.Range(start, op.Div(op.Mul(width, eight), each), step), each)
-    shift = op.Unsqueeze(op.Mod(bit, eight), rest)
-    words = op.Reshape(op.Transpose(codes, perm=[1, 0]), op.Concat(rest, op.Reshape(width, rest), outputs, axis=0))
-    first = op.Gather(words, op.Div(bit, eight), axis=1)  # (words, codes of a word, N)
-    last = op.Gather(words, op.Div(op.Add(bit, op.Sub(each, step)), eight), axis=1)
-    first = op.BitShift(first, op.Cast(shift, to=2), direction="RIGHT")
-    last = op.BitShift(last, op.Cast(op.Mod(op.Sub(eight, shift), eight), to=2), direction="LEFT")
-    mask = op.Cast(op.Sub(op.Shape(codebook, start=2, end=3), one), to=2)
-    index = op.BitwiseAnd(op.BitwiseOr(first, last), mask)
-
-    @graph()
-    def unpacked():  # type: ignore[no-untyped-def]
-        return op.Expand(op.Size(x), op.Shape(index, start=2))
-
-    known = op.If(op.Cast(op.ReduceMax(index, keepdims=0), to=9), then_branch=unpacked, else_branch=unpacked)
-    split = op.Concat(groups, rest, tables, op.Div(op.Shape(known), tables), axis=0)
-    entries = op.GatherElements(values, op.Cast(op.Reshape(index, split), to=6), axis=1)  # (G, block, C, N / C)
-
-    @graph()
-    def looked_up():  # type: ignore[no-untyped-def]
-        return op.Expand(op.Size(x), op.Shape(entries, start=3))
-
-    known = op.If(op.Cast(op.ReduceMax(entries, keepdims=0), to=9), then_branch=looked_up, else_branch=looked_up)
-    matrix = op.Reshape(entries, op.Concat(rest, op.Mul(op.Shape(known), tables), axis=0))
-    matrix = op.Slice(matrix, zero, op.Reshape(op.Constant(value_int=inner), one), zero)  # (K, N)
-    return op.MatMul(x, op.CastLike(matrix, x))
+    one, zero, rest = op.Constant(value_ints=[1]), op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
+    step, each = op.Constant(value_int=1), op.Reshape(op.Constant(value_int=bits), one)
+    # 2, 4: a byte holds 4 or 2 codes; 3: three bytes hold 8. Words of at most 24 bits, in int32.
+    width = op.Add(one, op.Mul(op.Mod(each, op.Constant(value_ints=[2])), op.Constant(value_ints=[2])))
+    count = op.Div(op.Mul(width, op.Constant(value_ints=[8])), each)
+    bytes_ = op.Cast(op.Reshape(codes, op.Concat(zero, rest, width, axis=0)), to=6)
+    start = op.Constant(value_int=0)
+    places = op.Range(start, op.Squeeze(width), step)
+    worth = op.Cast(op.Pow(op.Constant(value_float=256.0), op.Cast(places, to=1)), to=6)
+    words = op.ReduceSum(op.Mul(bytes_, worth), rest)  # (N, words, 1)
+    shifts = op.Mul(op.Range(start, op.Squeeze(count), step), op.Squeeze(each))
+    divisor = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(shifts, to=1)), to=6)
+    levels = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(each, to=1)), to=6)
+    index = op.Mod(op.Div(words, divisor), levels)  # (N, words, codes of a word)
+    tables = op.Shape(codebook, start=0, end=1)
+    planes = op.Shape(codebook, start=1, end=2)
+    table = op.Mul(op.Cast(op.Range(start, op.Squeeze(tables), step), to=6), levels)
+    index = op.Add(op.Reshape(index, op.Concat(tables, rest, axis=0)), op.Unsqueeze(table, rest))  # (C, N / C K)
+    rows = op.Reshape(op.Transpose(codebook, perm=[0, 2, 1]), op.Concat(rest, planes, axis=0))  # (C 2^bits, P)
+    outputs_groups = op.Shape(scales, start=0, end=2)
+    blocks = op.Reshape(op.Gather(rows, index), op.Concat(outputs_groups, rest, planes, axis=0))  # (N, G, block, P)
+    scaled = op.Mul(blocks, op.Unsqueeze(scales, op.Constant(value_ints=[2])))
+    matrix = op.Reshape(op.ReduceSum(scaled, rest, keepdims=0), op.Concat(zero, rest, axis=0))
+    matrix = op.Slice(matrix, zero, op.Reshape(op.Constant(value_int=inner), one), one)  # (N, K)
+    return op.MatMul(x, op.CastLike(op.Transpose(matrix, perm=[1, 0]), x))
 
 
 function = LutMatMul

@@ -5,10 +5,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgetok import devices, lint_rules
+from edgetok import devices, lint_rules, plugins
 from edgetok.errors import SourceError
 from edgetok.lint import lint
 from edgetok.lint_rules import Example, Graph, Target, kernels, too_new
+from edgetok.lowbit import quantiser
+from edgetok.lowbit.quantise import quantise
+from tests.test_lowbit import model_of
 
 EXAMPLES = [
     (rule, example) for rule in lint_rules.names() for example in getattr(lint_rules.load(rule), "EXAMPLES", ())
@@ -163,6 +166,18 @@ def test_faults_inside_a_function_and_a_subgraph_are_found():
         "else_branch = b () => (float[2,4] q) { q = Relu(x) }> }"
     )
     assert "LpNormalization" in [f.op for f in lint(Example("", text, None).model(), devices.load("x86-cpu"))]
+
+
+@pytest.mark.parametrize("device", ["rtx-4090", "jetson-orin-nano-jp62", "x86-cpu"])
+def test_weights_of_few_bits(device, tmp_path, caplog):
+    """Their shapes are inferred, and what is told is of the nodes that the user knows, not of LutMatMul's body."""
+    model = model_of(np.random.default_rng(0).standard_normal((48, 64), np.float32))
+    quantise(model, [quantiser.parse("int4:positive=true")], None)
+    plugins.add_functions(model)
+    ir.save(model, tmp_path / "model.onnx")
+    found = lint(tmp_path / "model.onnx", devices.load(device))
+    assert not caplog.records, caplog.text
+    assert {name for finding in found for name in finding.nodes} <= {node.name for node in model.graph}
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", bytes(100)])

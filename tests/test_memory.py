@@ -65,9 +65,9 @@ def test_the_kernels_never_expand_the_weights(
 
 
 def test_plain_onnxruntime_does(bundle: Path) -> None:
-    """The measurement sees an expanded matrix; and the body keeps less than ten copies while it is folded."""
+    """The measurement sees an expanded matrix."""
     opened = open_bundle(bundle)
     plain = Side("plain", bundle / "model.onnx", opened.manifest.inputs, opened.samples("inputs"))
     with Worker(plain) as worker:
         worker.sample(3)
-        assert IN_FP32 < worker.peak_memory() - worker.memory_before < 10 * IN_FP32
+        assert worker.peak_memory() - worker.memory_before > IN_FP32
