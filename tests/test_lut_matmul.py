@@ -52,7 +52,10 @@ def test_what_is_no_weight() -> None:
 def test_the_folded_matrix_is_the_dequantised_one(
     bits: int, block: int, tables: int, planes: int, tmp_path: Path
 ) -> None:
-    """Bit for bit, the last block short or not; nothing but a MatMul is left of the body."""
+    """Bit for bit, the last block short or not; nothing but a MatMul is left of the body.
+
+    More than two planes onnxruntime adds in an order of its own: off by the rounding of a sum of five.
+    """
     rng = np.random.default_rng(bits * tables * planes)
     for inputs in (96, 52):
         codebook = rng.standard_normal((tables, planes, 2**bits)).astype(np.float32)
@@ -69,4 +72,6 @@ def test_the_folded_matrix_is_the_dequantised_one(
         matrix = onnx.numpy_helper.to_array(
             next(each for each in folded.initializer if each.name == folded.node[0].input[1])
         )
-        np.testing.assert_array_equal(matrix, weight.dequantise().T)
+        size = np.repeat(np.abs(scales).sum(axis=-1), block, axis=1)[:, :inputs] * np.abs(codebook).max()
+        bound = planes * np.finfo(np.float32).eps * size if planes > 2 else 0
+        assert (np.abs(matrix.T - weight.dequantise()) <= bound).all()
