@@ -7,7 +7,7 @@ ran before it, and the table says how much time was placed that way.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +117,14 @@ def layer_table(
     )
 
 
-def inlined(model: Path) -> bytes:
+def inlined(model: Path, own: Collection[str] = ()) -> bytes:
     """The model with its functions written out, every node of a body named after the call it came from.
 
     ONNX Runtime inlines functions as well, but forgets which call a node came from. External data stays where it is.
+
+    Args:
+        model: the file.
+        own: functions that the runtime has operators for, and does not inline.
     """
     import onnx
     import onnx_ir as ir
@@ -130,12 +134,14 @@ def inlined(model: Path) -> bytes:
     if not proto.functions:
         return model.read_bytes()
     graph = ir.from_proto(proto)
-    own = {node.name for node in graph.graph}
+    for identifier in [each for each in graph.functions if each[1] in own]:
+        del graph.functions[identifier]
+    named = {node.name for node in graph.graph}
     for node in graph.graph:
         node.metadata_props["call"] = node.name or ""  # the inliner hands a call's metadata on to the body's nodes
     InlinePass()(graph)
     for i, node in enumerate(graph.graph):
-        if node.name not in own:
+        if node.name not in named:
             node.name = f"{node.metadata_props['call']}/{node.op_type}.{i}"
     return bytes(ir.to_proto(graph).SerializeToString())
 

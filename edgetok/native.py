@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-LIBRARY = "liblut_matmul.so"
+LIBRARY = "libedgetok.so"
+ON_TOKENS = {"BipartiteMatch", "MergeTokens", "SumTokens"}  # take the place of functions of the same name
 AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 
 _beside, _inside = (folder / "plugins" / "native" for folder in (Path(__file__).parent.parent, Path(__file__).parent))
@@ -58,7 +59,7 @@ def examine(folder: Path) -> Native:
     """Look at a folder's library; it is loaded only if the folder's sources made it."""
     path = folder / LIBRARY
     if not path.is_file():
-        return Native("absent", f"{LIBRARY} was not built: low-bit weights run expanded to fp32")
+        return Native("absent", f"{LIBRARY} was not built: low-bit weights run in fp32, tokens merge more slowly")
     mark = re.search(rb"edgetok sources sha256 ([0-9a-f]{64})", path.read_bytes())
     made_from, there = mark[1].decode() if mark else "unknown sources", digest(folder)
     if made_from != there:
@@ -70,4 +71,4 @@ def examine(folder: Path) -> Native:
         isa = loaded.edgetok_isa().decode()
     except (OSError, AttributeError) as error:
         return Native("broken", f"{LIBRARY} cannot be loaded: {error}")
-    return Native("ok", f"LutMatMul by {isa}", isa)
+    return Native("ok", f"LutMatMul, BipartiteMatch, MergeTokens and SumTokens by {isa}", isa)

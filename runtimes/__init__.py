@@ -36,14 +36,15 @@ class Runtime(ABC):
         model: an ONNX file or its bytes; for PyTorch eager a callable from feeds to outputs.
         inputs: what the model takes; every feed is checked against it.
         threads: how many threads one run may use; None leaves it to the runtime.
+        plain: whether edgetok's own operators are left out, as in a runtime that knows only the bundle's functions.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, model: Source, inputs: Sequence[TensorSpec], *, threads: int | None = None):
+    def __init__(self, model: Source, inputs: Sequence[TensorSpec], *, threads: int | None = None, plain: bool = False):
         if threads is not None and threads < 1:
             raise UsageError(f"threads={threads}: give a count of at least 1, or leave it to the runtime")
-        self.model, self.inputs, self.threads = model, tuple(inputs), threads
+        self.model, self.inputs, self.threads, self.plain = model, tuple(inputs), threads, plain
 
     def __enter__(self) -> "Self":
         self._activate()

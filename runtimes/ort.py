@@ -25,7 +25,7 @@ class OnnxRuntime(Runtime):
 
     def _activate(self) -> None:
         assert not callable(self.model)
-        self._session = session(self.model, threads=self.threads)
+        self._session = session(self.model, threads=self.threads, plain=self.plain)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _describe(self) -> dict[str, str]:
@@ -43,7 +43,11 @@ class OnnxRuntime(Runtime):
     def _profile(self, feeds: "Feeds", warm_up: int, runs: int) -> list[ProfiledRun]:
         assert isinstance(self.model, Path)
         with TemporaryDirectory() as folder:
-            profiled = session(inlined(self.model), threads=self.threads, weights=self.model.parent, log=Path(folder))
+            own = set() if self.plain or native.library() is None else native.ON_TOKENS
+            profiled = session(
+                inlined(self.model, own), threads=self.threads, weights=self.model.parent, log=Path(folder),
+                plain=self.plain,
+            )  # fmt: skip
             for _ in range(warm_up + runs):
                 profiled.run(None, feeds)
             events = json.loads(Path(profiled.end_profiling()).read_text())
@@ -51,15 +55,23 @@ class OnnxRuntime(Runtime):
 
 
 def session(
-    model: Path | bytes, *, threads: int | None = None, weights: Path | None = None, log: Path | None = None
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    weights: Path | None = None,
+    log: Path | None = None,
+    plain: bool = False,
 ) -> "onnxruntime.InferenceSession":
     """The one place where sessions are made. They know the C++ operators where these are built.
+
+    ONNX Runtime prefers an operator of that name to the function that the graph carries.
 
     Args:
         model: a file, or the bytes of one.
         threads: of one run; None lets ONNX Runtime take every core.
         weights: the folder of external data, for a model given as bytes.
         log: a folder for the profiler's log; None leaves the profiler off.
+        plain: whether the operators are left out.
 
     Raises:
         MissingPackage: onnxruntime is not installed.
@@ -76,7 +88,7 @@ def session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     if log is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(log / "profile")
-    if (library := native.library()) is not None:
+    if not plain and (library := native.library()) is not None:
         options.register_custom_ops_library(str(library))
     try:
         return ort.InferenceSession(

@@ -13,6 +13,7 @@ import torch
 
 from edgetok import plugins
 from edgetok.retype import retype
+from edgetok.runtimes import ort
 from edgetok.technique import Plan, Selection, Spec, State, load
 from edgetok.view import TransformerView
 from edgetok.view.site import Site
@@ -26,9 +27,11 @@ RELATIVE = 1e-4
 PERTURBATIONS = 24
 
 
-def session(model: ir.Model | bytes) -> onnxruntime.InferenceSession:
-    """The model on onnxruntime's CPU provider, one thread."""
+def session(model: ir.Model | bytes, native: bool = False) -> onnxruntime.InferenceSession:
+    """The model on onnxruntime's CPU provider, one thread; with edgetok's C++ operators, or by its functions."""
     data = model if isinstance(model, bytes) else ir.to_proto(model).SerializeToString()
+    if native:
+        return ort.session(data, threads=1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -65,7 +68,7 @@ class Reduced:
         return outputs, choices
 
 
-def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None = None) -> Reduced:
+def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None = None, native: bool = False) -> Reduced:
     """Reduce a captured graph by a technique.
 
     Args:
@@ -73,6 +76,7 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
         spec: technique, schedule and options.
         dtype: of the graph.
         select: in place of the technique's own graph form.
+        native: whether the C++ operators run.
     """
     model = ir.from_proto(onnx.ModelProto.FromString(data))
     retype(model, dtype)
@@ -100,7 +104,7 @@ def reduce(data: bytes, spec: Spec, dtype: str = "fp32", select: Select | None =
                 value.dtype = ir.DataType.INT64 if name in ("order", "destination") else ir.DataType.FLOAT
                 model.graph.outputs.append(value)
     plugins.add_functions(model)
-    return Reduced(session(model), spec, plan)
+    return Reduced(session(model, native), spec, plan)
 
 
 def compare(

@@ -1,12 +1,21 @@
 """What all tests share: no network, and the real files that come with pinned packages."""
 
+import ctypes
 import os
+import platform
+import shutil
 import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import hatch_build
+from edgetok import native
+
+SOURCES = Path(__file__).parent.parent / "plugins" / "native"
+ISAS = (*{"x86_64": ("avx512", "avxvnni", "avx2"), "aarch64": ("neon",)}.get(platform.machine(), ()), "portable")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports transformers
 
@@ -42,3 +51,29 @@ def photograph() -> Path:
 def speech() -> Path:
     """Ten seconds of real speech at 16 kHz: the clip that moonshine-voice ships."""
     return packaged("moonshine_voice", "assets/beckett.wav")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C++ operators; built from a copy of the sources where a bare checkout holds none."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    if (found := native.library()) is not None:
+        return found
+    folder = tmp_path_factory.mktemp("native")
+    for file in SOURCES.iterdir():
+        if file.suffix in (".h", ".cpp"):
+            shutil.copy(file, folder)
+    hatch_build.build("g++", folder, folder / native.LIBRARY, native.digest(folder))
+    return folder / native.LIBRARY
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, library: Path) -> str:
+    """Each instruction set of the C++ operators; one that this machine lacks is left out."""
+    monkeypatch.setenv("EDGETOK_NATIVE_ISA", request.param)
+    loaded = ctypes.CDLL(str(library))
+    loaded.edgetok_isa.restype = ctypes.c_char_p
+    if loaded.edgetok_isa().decode() != request.param:
+        pytest.skip(f"no {request.param} here")
+    return str(request.param)

@@ -21,7 +21,7 @@ def test_bare_import_is_refused(folder: str) -> None:
     assert done.stdout == f"import edgetok.{folder}, not {folder}: it would be a second copy\n"
 
 
-LIBRARY = "edgetok/plugins/native/liblut_matmul.so"
+LIBRARY = "edgetok/plugins/native/libedgetok.so"
 
 
 def build(kind: str, source: Path, out: Path, compiler: str = "g++") -> Path:

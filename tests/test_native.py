@@ -1,9 +1,6 @@
 """LutMatMul in C++: every instruction set that this machine has, against the references in fp64."""
 
-import ctypes
-import platform
 import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,34 +9,15 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-import hatch_build
 from edgetok import native
 from edgetok.errors import SourceError
 from edgetok.plugins import lut_matmul
 from edgetok.runtimes import ort
+from tests.conftest import ISAS, SOURCES
 
-ROOT = Path(__file__).parent.parent
-SOURCES = ROOT / "plugins" / "native"
-ISAS = (*{"x86_64": ("avx512", "avxvnni", "avx2"), "aarch64": ("neon",)}.get(platform.machine(), ()), "portable")
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
 CASES = dict(lut_matmul.cases())
 BITS = [[0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]  # of a 2-bit code, and an offset
-
-
-def build(folder: Path) -> Path:
-    """The library, built from a copy of the sources: a bare checkout holds none."""
-    for file in SOURCES.iterdir():
-        if file.suffix in (".h", ".cpp"):
-            shutil.copy(file, folder)
-    hatch_build.build("g++", folder, folder / native.LIBRARY, native.digest(folder))
-    return folder / native.LIBRARY
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("g++") is None:
-        pytest.skip("no g++")
-    return native.library() or build(tmp_path_factory.mktemp("native"))
 
 
 def weight(bits=4, outputs=48, inner=64, block=16, tables=1, planes=1, codebook=None, dtype="float32"):
@@ -92,17 +70,6 @@ def check(got, want):
     assert got.shape == want.shape
     if want.size:
         assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request, monkeypatch, library):
-    """Each instruction set; one that this machine lacks is left out."""
-    monkeypatch.setenv("EDGETOK_NATIVE_ISA", request.param)
-    loaded = ctypes.CDLL(str(library))
-    loaded.edgetok_isa.restype = ctypes.c_char_p
-    if loaded.edgetok_isa().decode() != request.param:
-        pytest.skip(f"no {request.param} here")
-    return request.param
 
 
 @pytest.mark.parametrize("mode", ["a32", "a8"])

@@ -49,7 +49,7 @@ class OnSamples:
         add_functions(model)
         with TemporaryDirectory(prefix="edgetok-") as folder:
             write_model(model, Path(folder))
-            made = session(Path(folder) / "model.onnx")
+            made = session(Path(folder) / "model.onnx", plain=True)
             names = [output.name for output in made.get_outputs()]
             for trial in trials:
                 outputs = dict(zip(names, made.run(None, {**self.feeds, **trial}), strict=True))
@@ -65,11 +65,11 @@ def run_graph(model: ir.Model, inputs: Sequence[TensorSpec], feeds: Arrays) -> A
 
 @contextmanager
 def running(model: ir.Model, inputs: Sequence[TensorSpec]) -> Iterator[Callable[[Arrays], Arrays]]:
-    """A graph as it stands on onnxruntime."""
+    """A graph as it stands on onnxruntime, by its functions: a bundle's bytes do not depend on what was built here."""
     from edgetok import runtimes
     from edgetok.serialize import write_model
 
     with TemporaryDirectory(prefix="edgetok-") as folder:
         write_model(model, Path(folder))
-        with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs) as runtime:
+        with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs, plain=True) as runtime:
             yield runtime.run

@@ -1,7 +1,7 @@
 // x86 with AVX2, FMA and F16C: 8 lanes. With AVX-VNNI too, dot products are one instruction.
 #pragma once
 
-#include "strip.h"
+#include "instructions.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>

@@ -1,5 +1,5 @@
 // x86 with AVX512-VNNI: 16 lanes, and dot products of unsigned with signed bytes.
-#include "strip.h"
+#include "instructions.h"
 
 #if defined(__AVX512VNNI__)
 #include <immintrin.h>

@@ -1,5 +1,5 @@
 // ARM with the dot product extension (Cortex-A55, A76 and later, Apple, Orin): 4 lanes.
-#include "strip.h"
+#include "instructions.h"
 
 #if defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>

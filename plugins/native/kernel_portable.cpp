@@ -1,5 +1,6 @@
 // Any machine: vectors of four, as plain loops.
-#include "strip.h"
+#include "instructions.h"
+#include "number.h"
 
 namespace edgetok {
 namespace {
@@ -23,7 +24,7 @@ struct Portable {
     std::memcpy(&result, x, sizeof result);
     return result;
   }
-  static Float load_half(const uint16_t* x) { return Float{half(x[0]), half(x[1]), half(x[2]), half(x[3])}; }
+  static Float load_half(const uint16_t* x) { return Float{Half{x[0]}, Half{x[1]}, Half{x[2]}, Half{x[3]}}; }
   static void store(float* to, Float x) { std::memcpy(to, &x, sizeof x); }
   static Float mul(Float a, Float b) { return a * b; }
   static Float fma(Float a, Float b, Float c) { return a * b + c; }
@@ -72,19 +73,6 @@ struct Portable {
     return result;
   }
 
- private:
-  static float half(uint16_t x) {  // the exponent moves from 5 to 8 bits by a multiplication, subnormals included
-    const uint32_t sign = (x & 0x8000u) << 16, rest = (x & 0x7fffu) << 13;
-    const uint32_t special = (x & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
-    float number;
-    std::memcpy(&number, &rest, 4);
-    number *= 0x1p112f;
-    uint32_t bits;
-    std::memcpy(&bits, &number, 4);
-    bits |= sign | special;
-    std::memcpy(&number, &bits, 4);
-    return number;
-  }
 };
 
 }  // namespace

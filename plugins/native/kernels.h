@@ -40,6 +40,8 @@ struct Kernels {
   void (*strip_a8)(const Weights&, int64_t strip, const Activations&, int64_t from, int64_t to, Room&,
                    float* y);
   void (*strip_a32)(const Weights&, int64_t strip, const float* x, int64_t from, int64_t to, Room&, float* y);
+  void (*match)(const float* a, int64_t rows, int64_t width, const float* panels, const float* bias, int64_t strips,
+                float* best, int64_t* place);
 };
 
 // Null where it was not compiled or the machine cannot run it.
@@ -48,5 +50,8 @@ const Kernels* kernels_avxvnni();
 const Kernels* kernels_avx2();
 const Kernels* kernels_neon();
 const Kernels* kernels_portable();
+
+// The widest of them, or the widest below the one that EDGETOK_NATIVE_ISA names.
+const Kernels* choose_kernels();
 
 }  // namespace edgetok

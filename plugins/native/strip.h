@@ -160,10 +160,4 @@ void strip_a8(const Weights& w, int64_t strip, const Activations& all, int64_t f
   target.finish();
 }
 
-template <class V>
-const Kernels* kernels_of() {
-  static const Kernels result{V::kName,       V::kRowsA8,      V::kRowsA32, pack_a8<V>, strip_a8<V>, strip_a32<V>};
-  return &result;
-}
-
 }  // namespace edgetok

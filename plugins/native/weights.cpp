@@ -131,6 +131,13 @@ void* allocate(int64_t bytes) {
   return memory;
 }
 
+uint8_t* scratch(int64_t bytes) {
+  thread_local Array<uint8_t> room;
+  thread_local int64_t size = 0;
+  if (bytes > size) room = make_array<uint8_t>(size = bytes);
+  return room.get();
+}
+
 Weights::Weights(const Description& given, bool a8)
     : outputs(given.outputs), inputs(given.inputs), strips((given.outputs + kStrip - 1) / kStrip),
       bits(given.bits == 2 ? 2 : 4), groups(given.groups), planes(given.planes), alpha(given.alpha), half(given.half) {

@@ -33,6 +33,9 @@ Array<T> make_array(int64_t size) {
   return Array<T>(static_cast<T*>(allocate(size * static_cast<int64_t>(sizeof(T)))));
 }
 
+// A thread's own, good until it asks again. It is kept, so that pages are touched once and not in every layer.
+uint8_t* scratch(int64_t bytes);
+
 // One product with a table of int8, its results multiplied by `steps`. A plane of the codebook is one of these if its
 // levels are integers times a step (E2M1, INT4, bits): exact. Otherwise its levels in fixed point, 254 a + b, are two,
 // and off by 1 / 65000 of the largest. A plane that looks nothing up (an offset) has no tables; `steps` are its levels.

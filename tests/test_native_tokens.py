@@ -1,0 +1,224 @@
+"""BipartiteMatch, MergeTokens and SumTokens in C++: as their references say, in place of the functions in a graph."""
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from onnx import helper
+
+from edgetok import native, plugins, runtimes, technique
+from edgetok.graph import IR_VERSION, OPSET, specs
+from edgetok.transform import transform
+from tests import families
+from tests.comparison import compare, reduce
+from tests.families import captured
+
+OPERATORS = {"bipartite_match": ("order", "match", "best"), "merge_tokens": ("merged", "size"), "sum_tokens": ("sum",)}
+CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
+KINDS = {torch.int64: 7, torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # ONNX's numbers of them
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def model(name: str, inputs: list[torch.Tensor]) -> bytes:
+    """One node, its function nowhere; all sizes but that of `kept` are left open."""
+
+    def typed(label: str, dtype: torch.dtype, rank: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(label, KINDS[dtype], [f"{label}{i}" for i in range(rank)])
+
+    labels = [f"in{i}" for i in range(len(inputs))]
+    function = plugins.load(name).function.name
+    node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one")
+    kinds = {"order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
+    ranks = [2] * 3 if name == "bipartite_match" else [3] * 2
+    outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
+    given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
+    graph = helper.make_graph([node], "one", given, outputs)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("edgetok", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
+
+
+def run(library, name, inputs, threads=1) -> list[torch.Tensor]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.register_custom_ops_library(str(library))
+    made = onnxruntime.InferenceSession(model(name, inputs), options, providers=["CPUExecutionProvider"])
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(*as_onnx(each)) for each in inputs]
+    got = made.run_with_ort_values(None, {f"in{i}": value for i, value in enumerate(values)})
+    return [from_onnx(each) for each in got]
+
+
+def as_onnx(tensor: torch.Tensor) -> tuple[np.ndarray, int]:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16).view(ml_dtypes.bfloat16), 16
+    return np.ascontiguousarray(tensor.numpy()), KINDS[tensor.dtype]
+
+
+def from_onnx(value: onnxruntime.OrtValue) -> torch.Tensor:
+    if value.data_type() == "tensor(bfloat16)":
+        return torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())
+    return torch.from_numpy(value.numpy())
+
+
+def wanted(name, inputs) -> tuple[torch.Tensor, ...]:
+    """In fp64."""
+    found = plugins.load(name).reference(*(t.double() if t.is_floating_point() else t for t in inputs))
+    return found if isinstance(found, tuple) else (found,)
+
+
+def check(got: torch.Tensor, exact: torch.Tensor, epsilon: float = 1e-5) -> None:
+    if exact.is_floating_point():
+        torch.testing.assert_close(got.double(), exact.double(), rtol=epsilon, atol=epsilon)
+    else:
+        assert torch.equal(got, exact)
+
+
+@pytest.mark.parametrize(("name", "case", "args"), CASES, ids=[f"{n}-{c}" for n, c, _ in CASES])
+def test_the_cases_of_the_operators(library, isa, name, case, args):
+    for got, exact in zip(run(library, name, args), wanted(name, args), strict=True):
+        check(got, exact)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 33, 7), (13, 32, 64), (300, 65, 3), (49, 700, 48)])
+def test_any_sizes_are_matched(library, isa, sizes):
+    a, b, width = sizes
+    draw = torch.randn(2, a + b, width, generator=torch.Generator().manual_seed(a))
+    inputs = draw[:, :a], draw[:, a:], torch.randn(2, a), torch.randn(1, b)
+    one, two = (run(library, "bipartite_match", inputs, threads) for threads in (1, 2))
+    for got, other, exact in zip(one, two, wanted("bipartite_match", inputs), strict=True):
+        assert torch.equal(got, other)
+        check(got, exact)
+
+
+def test_equal_scores_take_the_lower_index(library, isa):
+    """Also those that lie in different vectors; minus zero is zero."""
+    a, b = torch.zeros(1, 70, 8), torch.zeros(1, 70, 8)
+    a[0, 1::2, 0], b[0, 40:, 0] = -1, -0.0
+    b[0, 64:, 1], a[0, 5, 1] = 2, 1
+    order, match, _ = run(library, "bipartite_match", (a, b, torch.zeros(1, 1), torch.zeros(1, 1)))
+    assert order[0].tolist() == [5, *(i for i in range(70) if i != 5)]
+    assert match[0].tolist() == [64, *[0] * 69]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_sample(library, isa, value):
+    a, b, bias_a, bias_b = dict(plugins.load("bipartite_match").cases())["vit_s"]
+    clean = run(library, "bipartite_match", (a, b, bias_a, bias_b))
+    for broken in ((a.clone(), b), (a, b.clone())):
+        for tensor in broken:
+            if tensor is not a and tensor is not b:
+                tensor[1, 3, 5] = value
+        order, match, _ = run(library, "bipartite_match", (*broken, bias_a, bias_b))
+        assert sorted(order[1].tolist()) == list(range(98)) and 0 <= match.min() <= match.max() < 98
+        assert torch.equal(order[0], clean[0][0]) and torch.equal(match[0], clean[1][0])
+    x, size, order, destination, kept = dict(plugins.load("merge_tokens").cases())["vit_s"]
+    fine = run(library, "merge_tokens", (x, size, order, destination, kept))[0]
+    row = int(order[0, 0])
+    x = x.clone()
+    x[0, row, 7] = value
+    got = run(library, "merge_tokens", (x, size, order, destination, kept))[0]
+    assert not got[0, 0, 7].isfinite()
+    got[0, 0, 7] = fine[0, 0, 7]
+    assert torch.equal(got, fine)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", ["merge_tokens", "sum_tokens"])
+def test_half_precision_is_summed_in_fp32(library, name, dtype):
+    """One rounding, at the end: that of the fp64 result, or the neighbour of what lies half-way."""
+    for case, (x, *others) in plugins.load(name).cases():
+        inputs = [(x * 100).to(TYPES[dtype]), *others]
+        got, exact = run(library, name, inputs)[0], wanted(name, inputs)[0]
+        assert got.dtype == TYPES[dtype]
+        once = exact.to(TYPES[dtype])
+        differs = got != once
+        assert differs.sum() <= 1 + 1e-3 * differs.numel(), case
+        torch.testing.assert_close(got, once, rtol=2.0**-7 if dtype == "bf16" else 2.0**-10, atol=1e-4)
+
+
+def test_numbers_of_half_precision(library):
+    """Each goes through and comes back; what lies between is rounded to even, what is beyond to infinity."""
+    ends = torch.tensor(
+        [1.0, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 65519, 65520, 1e6, 2.0**-24, 2.0**-25, 1.5 * 2.0**-24, 6e-6]
+    )
+    for dtype in (torch.float16, torch.bfloat16):
+        every = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16).view(dtype)
+        x = every.reshape(1, -1, 16)
+        n = x.shape[1]
+        inputs = x, torch.ones(1, n, 1), torch.arange(n)[None], torch.zeros(1, 0, dtype=torch.int64), torch.tensor([n])
+        (got,) = run(library, "sum_tokens", inputs)
+        numbers = ~every.isnan()
+        assert torch.equal(got.flatten()[numbers], every[numbers]) and got.flatten()[~numbers].isnan().all()
+        x = torch.ones(1, len(ends), 8, dtype=dtype)
+        n = len(ends)
+        inputs = x, ends[None, :, None], torch.arange(n)[None], torch.zeros(1, 0, dtype=torch.int64), torch.tensor([n])
+        (got,) = run(library, "sum_tokens", inputs)
+        assert torch.equal(got[0, :, 0], ends.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (2, 31, "order holds 31; there are 31"),
+        (2, -1, "order holds -1; there are 31"),
+        (3, 28, "destination holds 28; there are 28"),
+    ],
+)
+def test_places_that_do_not_exist(library, place, value, told):
+    inputs = [each.clone() for each in dict(plugins.load("merge_tokens").cases())["odd"]]
+    inputs[place][1, 0] = value
+    with pytest.raises(Exception, match=told):
+        run(library, "merge_tokens", inputs)
+
+
+def test_shapes_that_do_not_fit(library):
+    x, size, order, destination, kept = dict(plugins.load("merge_tokens").cases())["odd"]
+    for inputs, told in (
+        ((x, size[:, :5], order, destination, kept), "its weights"),
+        ((x, size, order, destination[:, :2], kept), "destination is"),
+        ((x, size, order, destination, kept + 9), "order is"),
+    ):
+        with pytest.raises(Exception, match=told):
+            run(library, "merge_tokens", inputs)
+    a, b, bias_a, bias_b = dict(plugins.load("bipartite_match").cases())["odd"]
+    with pytest.raises(Exception, match="do not fit each other"):
+        run(library, "bipartite_match", (a, b[..., :4], bias_a, bias_b))
+    with pytest.raises(Exception, match="a bias has the shape"):
+        run(library, "bipartite_match", (a, b, bias_a[:, :3], bias_b))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("family", ["deit", "bert", "dinov2-registers"])
+@pytest.mark.parametrize("spec", ["tome:r=4", "pitome:r=4", "mctf:r=4", "cls-topk:r=4", "diffrate:r=4,prune=0.5"])
+def test_a_graph_with_the_operators_equals_the_hooked_module(family, spec, dtype):
+    """In place of the functions that it carries."""
+    if native.library() is None:
+        pytest.skip(native.status().detail)
+    data, module = captured(family)
+    reduced = reduce(data, technique.parse(spec), dtype, native=True)
+    for batch in (1, 3):
+        compare(reduced, family, module, families.feeds(family, batch), TYPES[dtype])
+
+
+def test_the_operators_take_the_place_of_the_functions(tmp_path):
+    """Their nodes run under their own names, and the profiler sees them; a plain session inlines the functions."""
+    if native.library() is None:
+        pytest.skip(native.status().detail)
+    data, _ = captured("deit")
+    graph = ir.from_proto(onnx.ModelProto.FromString(data))
+    transform(graph, [technique.parse("tome:r=4,layers=1")], dtype="fp32", emit="full")
+    plugins.add_functions(graph)
+    ir.save(graph, tmp_path / "model.onnx")
+    feeds = {name: value.numpy() for name, value in families.feeds("deit", 1).items()}
+    outputs = {}
+    for plain in (False, True):
+        loaded = runtimes.load("onnxruntime")(tmp_path / "model.onnx", specs(graph.graph.inputs), plain=plain)
+        with loaded as runtime:
+            outputs[plain] = runtime.run(feeds)
+            (profiled,) = runtime.profile(feeds, warm_up=0, runs=1)
+        found = {node.name for node in profiled.nodes if node.op in native.ON_TOKENS}
+        assert found == (set() if plain else {"blocks.1/reduce/BipartiteMatch", "blocks.1/reduce/MergeTokens"})
+    for name, array in outputs[True].items():
+        np.testing.assert_allclose(outputs[False][name], array, rtol=1e-4, atol=1e-5)
