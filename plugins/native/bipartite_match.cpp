@@ -10,7 +10,7 @@
 namespace edgetok {
 namespace {
 
-constexpr int64_t kRowsOfTask = 48;
+constexpr int64_t kMostRows = 64;  // of a task
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -73,10 +73,10 @@ class BipartiteMatch {
         for (int64_t k = 0; k < width; ++k) at[k * kStrip] = column < columns ? from[column * width + k] : 0;
       }
     });
-    const int64_t tasks = up(rows, kRowsOfTask);
+    const int64_t tasks = up(rows, kMostRows), at_once = up(rows, tasks);
     run.parallel(batch * tasks, [&](int64_t task) {
-      const int64_t i = task / tasks, row = i * rows + task % tasks * kRowsOfTask;
-      const int64_t count = std::min(kRowsOfTask, (i + 1) * rows - row);
+      const int64_t i = task / tasks, row = i * rows + std::min(task % tasks * at_once, rows);
+      const int64_t count = std::min(at_once, (i + 1) * rows - row);
       kernels_.match(from_a + row * width, count, width, panels + i * own, panels + i * own + panel, strips,
                      best + row, place + row);
     });

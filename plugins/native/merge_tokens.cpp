@@ -53,8 +53,8 @@ struct Tokens {
   }
   static void within(const int64_t* numbers, int64_t count, int64_t end, const char* name) {
     for (int64_t i = 0; i < count; ++i)
-      require(numbers[i] >= 0 && numbers[i] < end,
-              std::string(name) + " holds " + std::to_string(numbers[i]) + "; there are " + std::to_string(end));
+      if (numbers[i] < 0 || numbers[i] >= end)
+        throw Failure(std::string(name) + " holds " + std::to_string(numbers[i]) + "; there are " + std::to_string(end));
   }
 };
 
@@ -84,6 +84,11 @@ void combine(const Run& run, const Tokens& t, T* y, Share share) {
       float sum = t.weight[stays];
       for (const int32_t* place = begin; place < end; ++place) sum += t.weight[first + order[*place]];
       const float scale = share(i * t.kept + row, sum);
+      T* to = y + (i * t.kept + row) * t.width;
+      if (begin == end && t.weight[stays] * scale == 1) {  // most rows: nothing goes into them
+        std::memcpy(to, x + stays * t.width, t.width * static_cast<int64_t>(sizeof(T)));
+        continue;
+      }
       for (int64_t column = 0; column < t.width; column += kColumns) {
         const int64_t count = std::min(kColumns, t.width - column);
         alignas(64) float sums[kColumns];
@@ -95,7 +100,7 @@ void combine(const Run& run, const Tokens& t, T* y, Share share) {
         };
         add(stays, false);
         for (const int32_t* place = begin; place < end; ++place) add(first + order[*place], true);
-        put(y + (i * t.kept + row) * t.width + column, sums, count);
+        put(to + column, sums, count);
       }
     }
   });
