@@ -18,7 +18,7 @@ from edgetok.api import verbs
 from edgetok.api.samples import OnSamples
 from edgetok.errors import BundleError, UnknownName, UsageError
 from edgetok.lowbit import activations, os_plus
-from edgetok.lowbit.linear import find_linears
+from edgetok.lowbit.linear import find_linears, rows_of_tokens
 from edgetok.lowbit.node import read
 from edgetok.plugins import round_to_nvfp4
 from edgetok.transform import transform
@@ -54,11 +54,11 @@ def test_shift_and_scale_by_hand() -> None:
     assert not shift.any()
 
 
-def captured(family: str) -> tuple[ir.Model, OnSamples]:
+def captured(family: str, batch: int = 2) -> tuple[ir.Model, OnSamples]:
     """A small model of a family, its nodes named, on noise."""
     data, _ = families.captured(family)
     model = ir.from_proto(onnx.load_model_from_string(data))
-    feeds = {name: value.numpy() for name, value in families.feeds(family, batch=2).items()}
+    feeds = {name: value.numpy() for name, value in families.feeds(family, batch=batch).items()}
     transform(model, [], dtype="fp32", emit="full")
     return model, OnSamples(g.specs(model.graph.inputs), feeds, {})
 
@@ -204,6 +204,53 @@ def test_moving_outliers_pays(vit: Path, samples: Path, tmp_path: Path) -> None:
         return sum(float(np.square(after[name] - wanted).sum()) for name, wanted in before.items())
 
     assert lost("int8:migrate=true") < 0.5 * lost("int8")
+
+
+def test_rows_of_tokens_by_hand() -> None:
+    """Rows of padding go wherever the mask's tokens are an axis, and stay where they are none."""
+    mask = np.int64([[1, 1, 0], [1, 0, 0]])
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(rows_of_tokens(array, mask), [array[0, 0], array[0, 1], array[1, 0]])
+    heads = np.stack([array, -array], axis=1)  # (B, h, N, d)
+    wanted = [array[0, 0], -array[0, 0], array[0, 1], -array[0, 1], array[1, 0], -array[1, 0]]
+    np.testing.assert_array_equal(rows_of_tokens(heads, mask), wanted)
+    for other in (array[:, :2], array[:, 0], array[:1]):  # reduced, pooled, the same for all samples
+        assert len(rows_of_tokens(other, mask)) == other.size // 4
+    assert len(rows_of_tokens(array, None)) == 6
+    with pytest.raises(UsageError, match=r"nothing but padding: attention_mask is 0 everywhere; give --samples"):
+        rows_of_tokens(array, 0 * mask)
+
+
+def scales(model: ir.Model, on_samples: OnSamples, spec: str) -> dict[str, float]:
+    """Of each rounded value, by the name of its node."""
+    rounded = model.clone()
+    rounded.functions.clear()
+    activations.round_activations(rounded, activations.parse(spec), on_samples)
+    quantise = [node for node in rounded.graph if node.op_type == "QuantizeLinear"]
+    return {node.name: float(g.constant_of(node.inputs[1])) for node in quantise}
+
+
+@pytest.mark.parametrize("spec", ["int8:skip=head", "int8:migrate=true,skip=head"])
+def test_padding_says_nothing_about_ranges(spec: str) -> None:
+    """What stands in padding reaches no output: a padding token far from all words leaves every scale as it was."""
+    model, on_samples = captured("bert", batch=6)
+    mask = on_samples.feeds["attention_mask"]
+    feeds = {**on_samples.feeds, "input_ids": np.where(mask == 0, 0, on_samples.feeds["input_ids"])}
+    assert (mask == 0).any() and (feeds["input_ids"][mask != 0] != 0).all()
+    on_samples = dataclasses.replace(on_samples, feeds=feeds)
+    before = scales(model, on_samples, spec)
+    (table,) = (
+        value for value in model.graph.initializers.values()
+        if any(user.op_type == "Gather" and user.inputs[1].name == "input_ids" for user, _ in g.consumers(value))
+    )  # fmt: skip
+    embeddings = table.const_value.numpy().copy()
+    embeddings[0] = 40 * np.random.default_rng(0).standard_normal(embeddings.shape[1])
+    embeddings[0, 3] = 4000
+    table.const_value = ir.tensor(embeddings, name=table.name)
+    after = scales(model, on_samples, spec)
+    assert after == pytest.approx(before, rel=1e-5)
+    unmasked = dataclasses.replace(on_samples, feeds={**feeds, "attention_mask": np.ones_like(mask)})
+    assert scales(model, unmasked, spec) != pytest.approx(before, rel=0.05)  # without the mask it does
 
 
 def test_used_wrongly(vit: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 from edgetok.calibration import Run
+from edgetok.errors import UsageError
 from edgetok.lowbit.quantiser import Activations
 
 ROWS = 512  # of activations that a quantiser sees; more sharpen a mean square of 384 channels by under 1 %
+MASK = "attention_mask"  # the graph's input, (B, N), 0 for padding
 TOGETHER = 16  # activations that one run of the graph gives out: 12 blocks of a ViT-S at 32 pictures would be 2.7 GB
 
 
@@ -66,12 +68,15 @@ def _stored(value: ir.Value | None) -> np.ndarray | None:
 
 
 def activations(model: ir.Model, values: Sequence[ir.Value], run: Run) -> dict[ir.Value, Activations]:
-    """{value: its rows on the samples}.
+    """{value: its rows on the samples}, without those of padding.
 
     Args:
         model: the graph, which stays as it is.
         values: (..., K) of it.
         run: runs a graph on the samples.
+
+    Raises:
+        UsageError: the samples are nothing but padding.
     """
     places = {node: place for place, node in enumerate(model.graph)}
     found: dict[ir.Value, Activations] = {}
@@ -91,9 +96,37 @@ def activations(model: ir.Model, values: Sequence[ir.Value], run: Run) -> dict[i
             output = g.Emitter(copy.graph).Cast(same, to=ir.DataType.FLOAT)
             output.name = f"activation_{number}"
             copy.graph.outputs.append(g.typed(output, ir.DataType.FLOAT, list(value.shape or ())))
+        given = next((each for each in copy.graph.inputs if each.name == MASK), None)
+        if given is not None:
+            mask = g.Emitter(copy.graph).Identity(given)
+            mask.name = "activation_mask"
+            copy.graph.outputs.append(g.typed(mask, given.dtype, list(given.shape or ())))
         arrays = run(copy)
         for number, value in enumerate(part):
-            rows = arrays[f"activation_{number}"]
-            rows = rows.reshape(-1, rows.shape[-1])
+            rows = rows_of_tokens(arrays[f"activation_{number}"], arrays.get("activation_mask"))
             found[value] = Activations(rows[np.linspace(0, len(rows) - 1, min(len(rows), ROWS)).astype(int)])
     return found
+
+
+def rows_of_tokens(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The rows of an array that say something: what stands in padding never reaches an output.
+
+    Args:
+        array: (B, N, K) or (B, h, N, d) by the mask's tokens; any other shape, such as that of reduced tokens, has no
+            padding that is known.
+        mask: (B, N) 0 for padding; None where there is none.
+
+    Returns:
+        (S, K)
+
+    Raises:
+        UsageError: the mask is 0 everywhere.
+    """
+    if mask is not None:
+        if not mask.any():
+            raise UsageError(f"the samples are nothing but padding: {MASK} is 0 everywhere; give --samples with texts")
+        if array.ndim == 3 and array.shape[:2] == mask.shape:
+            array = array[mask != 0]
+        elif array.ndim == 4 and (array.shape[0], array.shape[2]) == mask.shape:
+            array = array.swapaxes(1, 2)[mask != 0]
+    return array.reshape(-1, array.shape[-1])
