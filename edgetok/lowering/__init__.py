@@ -26,11 +26,13 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
     """The bundle's model.onnx as ONNX Runtime on a CPU runs it best, made once and kept in the cache."""
     from edgetok import __version__, native
     from edgetok.cache import cache_folder, made_once
+    from edgetok.lowering import matmulinteger
 
     if not bundle.manifest.weights:
         return bundle.model_path
     has_native = native.library() is not None
     kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
+    kernels += "-uint8" if matmulinteger.saturates() else ""
     folder = made_once(
         cache_folder() / bundle.id[:16] / __version__ / f"onnxruntime-{arithmetic}-{kernels}",
         lambda folder: _write(bundle.model_path, folder, arithmetic, has_native),
@@ -57,20 +59,23 @@ def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[
         has_native: whether edgetok's own kernels are there.
 
     Returns:
-        How many became what: "native", "MatMulNBits", or "body" for those that stay.
+        How many became what: "MatMulInteger", "native", "MatMulNBits", or "body" for those that stay.
     """
     from edgetok.lowbit.node import read
-    from edgetok.lowering import matmulnbits, native
+    from edgetok.lowering import matmulinteger, matmulnbits, native
 
     forms: Counter[str] = Counter()
     for node in [node for node in model.graph if node.op_type == "LutMatMul"]:
         weight = read(node)
-        if has_native and native.lower(model.graph, node, weight, arithmetic):
+        if matmulinteger.lower(model.graph, node, weight):
+            forms["MatMulInteger"] += 1
+        elif has_native and native.lower(model.graph, node, weight, arithmetic):
             forms["native"] += 1
         elif arithmetic == "a8" and matmulnbits.lower(model.graph, node, weight):
             forms["MatMulNBits"] += 1
         else:
             forms["body"] += 1
+    matmulinteger.in_any_version(model.graph)
     model.opset_imports.update({node.domain: 1 for node in model.graph if node.domain})
     _drop_unused(model)
     return forms
