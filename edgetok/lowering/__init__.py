@@ -26,13 +26,16 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
     """The bundle's model.onnx as ONNX Runtime on a CPU runs it best, made once and kept in the cache."""
     from edgetok import __version__, native
     from edgetok.cache import cache_folder, made_once
-    from edgetok.lowering import matmulinteger
+    from edgetok.fingerprint import cpu_features
 
     if not bundle.manifest.weights:
         return bundle.model_path
     has_native = native.library() is not None
     kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
-    kernels += "-uint8" if matmulinteger.saturates() else ""
+    if any(
+        "vnni" in feature for feature in cpu_features()
+    ):  # a cache may be shared: matmulinteger.py writes for the CPU
+        kernels += "-vnni"
     folder = made_once(
         cache_folder() / bundle.id[:16] / __version__ / f"onnxruntime-{arithmetic}-{kernels}",
         lambda folder: _write(bundle.model_path, folder, arithmetic, has_native),

@@ -57,9 +57,15 @@ def lower(graph: ir.Graph, node: ir.Node, weight: Weight) -> bool:
 
 
 def _product(
-    op: g.Emitter, x: ir.Value, matrix: np.ndarray, scale: np.ndarray, scales: np.ndarray, bias: np.ndarray | None,
-    *, unsigned: bool,
-) -> ir.Value:  # fmt: skip
+    op: g.Emitter,
+    x: ir.Value,
+    matrix: np.ndarray,
+    scale: np.ndarray | np.float32,
+    scales: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    unsigned: bool,
+) -> ir.Value:
     """x (..., K) uint8 around 128 times integers (K, N) of -128 to 127, which are stored unsigned or not."""
     codes, zero = (matrix.astype(np.int8), np.int8(0)) if not unsigned else ((matrix + ZERO).astype(np.uint8), ZERO)
     inputs = (x, codes, scale, scales, ZERO, zero, *(() if bias is None else (bias,)))
