@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from edgetok.lowbit.activations import Spec as Activations
     from edgetok.lowbit.quantise import FewBits
     from edgetok.model import TensorSpec
     from edgetok.view import TransformerView
@@ -35,6 +36,7 @@ class Transformed:
         schedule: what happens in which block.
         token_map: which outputs say where tokens went; None where all are restored.
         weights: the linear layers whose weights have few bits.
+        activations: which are rounded.
         notes: for the user.
     """
 
@@ -43,7 +45,13 @@ class Transformed:
     schedule: tuple[Step, ...]
     token_map: TokenMap | None
     weights: tuple[LowBit, ...]
+    activations: Activations | None
     notes: tuple[str, ...]
+
+    @property
+    def rounded_to(self) -> str | None:
+        """The spec of the activations, as a recipe holds it."""
+        return None if self.activations is None else str(self.activations)
 
     @property
     def dynamic(self) -> bool:
@@ -97,11 +105,15 @@ def transform(
     _tidy(model)
     name_nodes(model, view)
     weights: tuple[LowBit, ...] = ()
+    rounded = None
     if few_bits is not None:
+        few_bits, told = few_bits.resolved(model)
+        notes += told
+        rounded = few_bits.activations
         weights = few_bits.apply(model)
         _tidy(model)
     token_map = view.token_map if view else None
-    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, tuple(notes))
+    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, rounded, tuple(notes))
 
 
 def _plans(

@@ -258,7 +258,7 @@ def test_used_wrongly(vit: Path, tmp_path: Path) -> None:
         edgetok.export(str(vit), out=tmp_path / "a", activations="int8")
     with pytest.raises(UnknownName, match="no type of activations 'int4': known: fp8, int8|did you mean"):
         activations.parse("int4")
-    with pytest.raises(UnknownName, match="no option of 'fp4' 'attention': known: migrate, skip"):
+    with pytest.raises(UnknownName, match="no option of 'fp4' 'attention': known: keep, migrate, skip"):
         activations.parse("fp4:attention=true")
     with pytest.raises(UnknownName, match="no option of 'int8' 'migrates': did you mean 'migrate'"):
         activations.parse("int8:migrates=true")

@@ -68,7 +68,11 @@ def export(
     Raises:
         EdgetokError: see edgetok/errors.py.
     """
+    import platform
+    from functools import partial
+
     from edgetok import technique
+    from edgetok.api.keeping import keep_faster
     from edgetok.api.samples import OnSamples, run_graph, running
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
@@ -99,13 +103,14 @@ def export(
     say("transforming")
 
     on_samples = OnSamples(captured.inputs, feeds, original)
+    faster = partial(keep_faster, on_samples=on_samples, batch=batch or 1, say=say)
     done = transform(
         captured.model,
         specs,
         dtype=dtype,
         emit=emit,
         run=on_samples,
-        few_bits=FewBits(formats, rounded, *((on_samples, on_samples.measure) if samples else ())),
+        few_bits=FewBits(formats, rounded, *((on_samples, on_samples.measure, faster) if samples else ())),
     )
     add_functions(captured.model)
     say("comparing with the original")
@@ -121,9 +126,8 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)),
-            activations=None if rounded is None else str(rounded), dtype=dtype, emit=emit, batch=batch, length=length,
-            size=size, min_cosine=min_cosine,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), activations=done.rounded_to, dtype=dtype,
+            emit=emit, batch=batch, length=length, size=size, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
@@ -133,7 +137,7 @@ def export(
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,
         tools=tool_versions(),
-        built_on=BuiltOn(machine=_machine(), cpu_features=cpu_features()),
+        built_on=BuiltOn(machine=platform.machine(), cpu_features=cpu_features()),
     )  # fmt: skip
     say(f"writing {out}")
     arrays = {"inputs": feeds, "original": original, "expected": expected}
@@ -392,9 +396,3 @@ def _open_or_export(
         size=recipe.size,
         progress=(lambda text: progress(f"{against}: {text}", 0.0)) if progress else None,
     )
-
-
-def _machine() -> str:
-    import platform
-
-    return platform.machine()

@@ -9,7 +9,7 @@ int8 is the low-bit path of Jetson Orin, which has neither FP8 nor FP4.
 these scales is static: that of the largest value on the samples. It is for linear layers alone: TensorRT multiplies no
 queries and keys of 4 bits.
 
-`migrate=true` first does what Outlier Suppression+ does (`os_plus.py`).
+`migrate=true` first does what Outlier Suppression+ does (`os_plus.py`); `keep=faster` times blocks (`faster.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from edgetok.lowbit.quantiser import Where
 
 RANGES = np.linspace(0.5, 1.0, 26)  # of the largest value
 NVFP4_LARGEST = 6.0 * e4m3.LARGEST  # of E2M1, times that of a block's scale
+KEEP = ("all", "faster")
 FEWEST = 64  # rows that a range is found on; fewer say little about outliers
+
+
+def _check_keep(keep: str) -> None:
+    if keep not in KEEP:
+        raise UsageError(f"option keep={keep!r}: accepted are {' and '.join(KEEP)}")
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,15 @@ class Config:
     Attributes:
         attention: whether the products inside attention take rounded queries, keys and values as well.
         migrate: whether outliers are moved into the weights first.
+        keep: "all", or "faster": only in those blocks that this machine is faster in, by measurement.
     """
 
     attention: bool = True
     migrate: bool = False
+    keep: str = "all"
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
 
 
 @dataclass(frozen=True)
@@ -54,10 +65,15 @@ class LinearConfig:
 
     Attributes:
         migrate: whether outliers are moved into the weights first.
+        keep: "all", or "faster": only in those blocks that this machine is faster in, by measurement.
     """
 
     attention: ClassVar[bool] = False
     migrate: bool = False
+    keep: str = "all"
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
 
 
 @dataclass(frozen=True)

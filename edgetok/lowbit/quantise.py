@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,27 @@ class FewBits:
         activations: of which type, in front of which products; None leaves them.
         run: runs a graph on the user's samples; None where there are none.
         measure: holds a graph's outputs on the samples to the original's.
+        keep_faster: resolves keep=faster in a graph that is named, and says what it found.
     """
 
     weights: Sequence[quantiser.Spec] = ()
     activations: activation.Spec | None = None
     run: Run | None = None
     measure: Measure | None = None
+    keep_faster: Callable[[ir.Model, FewBits], tuple[FewBits, str]] | None = None
+
+    def resolved(self, model: ir.Model) -> tuple[FewBits, tuple[str, ...]]:
+        """With nothing left to this machine: what is rounded is spelt out; and notes for the user.
+
+        Raises:
+            UsageError: keep=faster without samples.
+        """
+        if self.activations is None or self.activations.config.keep == "all":
+            return self, ()
+        if self.keep_faster is None:
+            raise UsageError(f"--activations {self.activations} times blocks on samples: give --samples DIR")
+        found, note = self.keep_faster(model, self)
+        return found, (note,)
 
     def apply(self, model: ir.Model) -> tuple[LowBit, ...]:
         """Round activations and quantise weights, in place, in a graph whose nodes are named.
