@@ -12,6 +12,7 @@ from rich.console import Console
 import edgetok
 from edgetok import graph as g
 from edgetok import native
+from edgetok.api.verbs import side
 from edgetok.bundle import open_bundle
 from edgetok.profiling import Effort
 from edgetok.render import render
@@ -62,6 +63,24 @@ def test_the_kernels_never_expand_the_weights(
     console = Console(record=True, file=StringIO())
     render(report, console)
     assert re.search(rf"peak memory, MB\W+{memory['peak'] / 1e6:.0f}\W", console.export_text())
+
+
+def test_int8_products_keep_a_byte_for_each_weight(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MatMulIntegerToFloat: codes as they are stored, and as the kernel packs them."""
+    monkeypatch.setenv("EDGETOK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "samples").mkdir()
+    for seed in range(64):  # rows, one a sample
+        x = np.random.default_rng(seed).standard_normal((1, WIDTH), np.float32)
+        np.savez(tmp_path / "samples" / f"{seed:02}.npz", x=x)
+    out = edgetok.export(
+        str(source), out=tmp_path / "int8", quantize=["int8"], activations="int8", samples=tmp_path / "samples"
+    )
+    lowered = side(out, out.samples("inputs"))
+    with Worker(lowered) as worker:
+        worker.sample(3)
+        assert 0 < worker.peak_memory() - worker.memory_before < IN_FP32
 
 
 def test_plain_onnxruntime_does(bundle: Path) -> None:

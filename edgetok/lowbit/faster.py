@@ -100,8 +100,8 @@ def _note(
         best = max(gains.values(), key=lambda gain: gain.value)
         return (
             f"{spec}: no block is faster with rounded activations on this machine (at best {best} times as fast), "
-            "so none are rounded; on a CPU onnxruntime multiplies few bits by few bits for --quantize int8 --activations "
-            "int8 only; "
+            "so none are rounded; on a CPU onnxruntime multiplies few bits by few bits for --quantize int8 with "
+            "--activations int8 only; "
             f"for another device export with --activations {spec.dtype}, without keep=faster"
         )
     told = ", ".join(f"{block.removeprefix('blocks.')} {gains[block]}" for block in kept)

@@ -32,9 +32,7 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
         return bundle.model_path
     has_native = native.library() is not None
     kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
-    if any(
-        "vnni" in feature for feature in cpu_features()
-    ):  # a cache may be shared: matmulinteger.py writes for the CPU
+    if any("vnni" in feature for feature in cpu_features()):  # matmulinteger.py writes for it; caches are shared
         kernels += "-vnni"
     folder = made_once(
         cache_folder() / bundle.id[:16] / __version__ / f"onnxruntime-{arithmetic}-{kernels}",
