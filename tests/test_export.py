@@ -38,7 +38,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_photograph_keeps_its_saliency(merged: Path, photograph: Path, tmp_path: Path):
     edgetok.export(DINOV2, out=tmp_path / "whole")
     with edgetok.load(merged) as small, edgetok.load(tmp_path / "whole") as whole:
-        assert max(small.check().values()) == 0
+        assert max(small.check().values()) < 1e-5  # exported by the functions, run by the C++ operators where they are
         a = small.run_files([str(photograph)])["output_importance"]
         b = whole.run_files([str(photograph)])["output_importance"]
     assert a.shape == b.shape == (1, 1, 224, 224)  # a full map, though 65 of 257 tokens are left
