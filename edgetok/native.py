@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 LIBRARY = "libedgetok.so"
-ON_TOKENS = {"BipartiteMatch", "MergeTokens", "SumTokens"}  # take the place of functions of the same name
+ON_TOKENS = {"AgglomerativeClusters", "BipartiteMatch", "MergeTokens", "SumTokens"}  # take the place of functions of the same name
 AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 
 _beside, _inside = (folder / "plugins" / "native" for folder in (Path(__file__).parent.parent, Path(__file__).parent))
@@ -71,4 +71,4 @@ def examine(folder: Path) -> Native:
         isa = loaded.edgetok_isa().decode()
     except (OSError, AttributeError) as error:
         return Native("broken", f"{LIBRARY} cannot be loaded: {error}")
-    return Native("ok", f"LutMatMul, BipartiteMatch, MergeTokens and SumTokens by {isa}", isa)
+    return Native("ok", f"LutMatMul, {', '.join(sorted(ON_TOKENS))} by {isa}", isa)

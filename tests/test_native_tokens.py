@@ -1,4 +1,4 @@
-"""BipartiteMatch, MergeTokens and SumTokens in C++: as their references say, in place of the functions in a graph."""
+"""Operators on tokens in C++: as their references say, in place of the functions in a graph."""
 
 import ml_dtypes
 import numpy as np
@@ -15,14 +15,18 @@ from edgetok.transform import transform
 from tests import families
 from tests.comparison import compare, reduce
 from tests.families import captured
+from tests.test_operators import attributes_of
 
-OPERATORS = {"bipartite_match": ("order", "match", "best"), "merge_tokens": ("merged", "size"), "sum_tokens": ("sum",)}
+OPERATORS = {
+    "agglomerative_clusters": ("label",), "bipartite_match": ("order", "match", "best"),
+    "merge_tokens": ("merged", "size"), "sum_tokens": ("sum",),
+}  # fmt: skip
 CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
 KINDS = {torch.int64: 7, torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # ONNX's numbers of them
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def model(name: str, inputs: list[torch.Tensor]) -> bytes:
+def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) -> bytes:
     """One node, its function nowhere; all sizes but that of `kept` are left open."""
 
     def typed(label: str, dtype: torch.dtype, rank: int) -> onnx.ValueInfoProto:
@@ -30,9 +34,9 @@ def model(name: str, inputs: list[torch.Tensor]) -> bytes:
 
     labels = [f"in{i}" for i in range(len(inputs))]
     function = plugins.load(name).function.name
-    node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one")
-    kinds = {"order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
-    ranks = [2] * 3 if name == "bipartite_match" else [3] * 2
+    node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
+    kinds = {"label": torch.int64, "order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
+    ranks = [2] * 3 if name in ("agglomerative_clusters", "bipartite_match") else [3] * 2
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given, outputs)
@@ -40,11 +44,12 @@ def model(name: str, inputs: list[torch.Tensor]) -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
 
 
-def run(library, name, inputs, threads=1) -> list[torch.Tensor]:
+def run(library, name, args, threads=1) -> list[torch.Tensor]:
+    inputs = [each for each in args if torch.is_tensor(each)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     options.register_custom_ops_library(str(library))
-    made = onnxruntime.InferenceSession(model(name, inputs), options, providers=["CPUExecutionProvider"])
+    made = onnxruntime.InferenceSession(model(name, inputs, attributes_of(name, args)), options, providers=["CPUExecutionProvider"])
     values = [onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(*as_onnx(each)) for each in inputs]
     got = made.run_with_ort_values(None, {f"in{i}": value for i, value in enumerate(values)})
     return [from_onnx(each) for each in got]
@@ -64,7 +69,7 @@ def from_onnx(value: onnxruntime.OrtValue) -> torch.Tensor:
 
 def wanted(name, inputs) -> tuple[torch.Tensor, ...]:
     """In fp64."""
-    found = plugins.load(name).reference(*(t.double() if t.is_floating_point() else t for t in inputs))
+    found = plugins.load(name).reference(*(t.double() if torch.is_tensor(t) and t.is_floating_point() else t for t in inputs))
     return found if isinstance(found, tuple) else (found,)
 
 
@@ -122,6 +127,41 @@ def test_what_is_not_finite_stays_in_its_sample(library, isa, value):
     assert not got[0, 0, 7].isfinite()
     got[0, 0, 7] = fine[0, 0, 7]
     assert torch.equal(got, fine)
+
+
+@pytest.mark.parametrize("linkage", ["single", "complete", "average"])
+@pytest.mark.parametrize(("tokens", "width", "count"), [(1, 1, 1), (2, 5, 1), (33, 7, 32), (64, 3, 5), (257, 64, 100)])
+def test_any_sizes_are_clustered(library, isa, tokens, width, count, linkage):
+    drawn = torch.randn(3, tokens, width, generator=torch.Generator().manual_seed(tokens))
+    x = torch.nn.functional.normalize(drawn, dim=-1)
+    args = x, torch.zeros(3, 1), count, linkage
+    one, two = (run(library, "agglomerative_clusters", args, threads)[0] for threads in (1, 2))
+    assert torch.equal(one, two) and torch.equal(one, wanted("agglomerative_clusters", args)[0])
+
+
+@pytest.mark.parametrize("linkage", ["single", "complete", "average"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_token_that_is_not_finite_stays_in_its_sample(library, isa, value, linkage):
+    x, padding, count, _ = dict(plugins.load("agglomerative_clusters").cases())["odd_single"]
+    clean = run(library, "agglomerative_clusters", (x, padding, count, linkage))[0]
+    broken = x.clone()
+    broken[1, 3] = value
+    got = run(library, "agglomerative_clusters", (broken, padding, count, linkage))[0]
+    assert 0 <= got.min() <= got.max() < count and torch.equal(got[[0, 2]], clean[[0, 2]])
+    got = run(library, "agglomerative_clusters", (x * float("nan"), padding, count, linkage))[0]
+    assert got.max() == count - 1  # nothing is near to anything: as many numbers as there are
+
+
+def test_clusters_that_cannot_be(library):
+    x, padding, _, _ = dict(plugins.load("agglomerative_clusters").cases())["odd_single"]
+    for args, told in (
+        ((x, padding, 32, "single"), "32 clusters of 31 tokens"),
+        ((x, padding, 0, "single"), "count is 0"),
+        ((x, padding, 7, "ward"), "linkage is 'ward'; single, complete and average are there"),
+        ((x, torch.zeros(2, 1), 7, "single"), "padding has the shape"),
+    ):
+        with pytest.raises(Exception, match=told):
+            run(library, "agglomerative_clusters", args)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
@@ -191,7 +231,7 @@ def test_shapes_that_do_not_fit(library):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("family", ["deit", "bert", "dinov2-registers"])
-@pytest.mark.parametrize("spec", ["tome:r=4", "pitome:r=4", "mctf:r=4", "cls-topk:r=4", "diffrate:r=4,prune=0.5"])
+@pytest.mark.parametrize("spec", ["tome:r=4", "pitome:r=4", "mctf:r=4", "cls-topk:r=4", "diffrate:r=4,prune=0.5", "atc:r=4"])
 def test_a_graph_with_the_operators_equals_the_hooked_module(family, spec, dtype):
     """In place of the functions that it carries."""
     if native.library() is None:

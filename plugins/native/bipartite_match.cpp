@@ -1,4 +1,4 @@
-// edgetok.native::BipartiteMatch: for each token of A its most similar token of B, the best matched first.
+// edgetok::BipartiteMatch: for each token of A its most similar token of B, the best matched first.
 //
 // What plugins/bipartite_match.py computes in five nodes and a matrix (B, A, K). NaN is similar to nothing and comes last.
 #include <algorithm>
@@ -11,8 +11,6 @@ namespace edgetok {
 namespace {
 
 constexpr int64_t kMostRows = 64;  // of a task
-
-int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A row of a bias (1 or B, 1 or N): where it starts, and how far it is to the next number.
 struct Bias {
@@ -65,13 +63,10 @@ class BipartiteMatch {
     uint64_t* keys = reinterpret_cast<uint64_t*>(place + batch * rows);
     float* best = reinterpret_cast<float*>(keys + batch * rows);
     run.parallel(batch, [&](int64_t i) {
-      const float* from = from_b + i * columns * width;
       float* to = panels + i * own;
-      for (int64_t column = 0; column < strips * kStrip; ++column) {
+      lay_panels(from_b + i * columns * width, columns, width, to);
+      for (int64_t column = 0; column < strips * kStrip; ++column)
         to[panel + column] = column < columns ? bias_b.at(i, column) : -__builtin_inff();
-        float* at = to + column / kStrip * width * kStrip + column % kStrip;
-        for (int64_t k = 0; k < width; ++k) at[k * kStrip] = column < columns ? from[column * width + k] : 0;
-      }
     });
     const int64_t tasks = up(rows, kMostRows), at_once = up(rows, tasks);
     run.parallel(batch * tasks, [&](int64_t task) {

@@ -32,6 +32,9 @@ struct Room {
   alignas(64) float products[kRowsAtOnce * kStrip];
 };
 
+struct Clusters;  // clusters.h
+enum class Linkage { kSingle, kComplete, kAverage };
+
 struct Kernels {
   const char* name;
   int64_t rows_a8, rows_a32;  // of a tile
@@ -42,6 +45,8 @@ struct Kernels {
   void (*strip_a32)(const Weights&, int64_t strip, const float* x, int64_t from, int64_t to, Room&, float* y);
   void (*match)(const float* a, int64_t rows, int64_t width, const float* panels, const float* bias, int64_t strips,
                 float* best, int64_t* place);
+  void (*cluster)(const float* x, int64_t width, const float* panels, const float* padding, int64_t step,
+                  const Clusters&, Linkage, int64_t count, int64_t* root);
 };
 
 // Null where it was not compiled or the machine cannot run it.

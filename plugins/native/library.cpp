@@ -51,7 +51,8 @@ EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, cons
       runtime.call<ort::CreateCustomOpDomain>("edgetok.native", &own);
       runtime.call<ort::CustomOpDomain_Add>(own, &edgetok::kLutMatMul);
       runtime.call<ort::CreateCustomOpDomain>("edgetok", &functions);
-      runtime.call<ort::CustomOpDomain_Add>(functions, &edgetok::kBipartiteMatch);
+      for (const auto* each : {&edgetok::kBipartiteMatch, &edgetok::kAgglomerativeClusters})
+        runtime.call<ort::CustomOpDomain_Add>(functions, each);
       for (const ort::CustomOp& each : edgetok::kOnTokens) runtime.call<ort::CustomOpDomain_Add>(functions, &each);
     }
     runtime.call<ort::AddCustomOpDomain>(options, own);

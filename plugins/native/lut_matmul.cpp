@@ -20,20 +20,12 @@ const ort::Value* constant(const Runtime& runtime, const ort::KernelInfo* info, 
   return value;
 }
 
-int64_t integer(const Runtime& runtime, const ort::KernelInfo* info, const char* name) {
-  int64_t value = 0;
-  runtime.call<ort::KernelInfoGetAttribute_int64>(info, name, &value);
-  return value;
-}
-
 bool is_a8(const Runtime& runtime, const ort::KernelInfo* info) {
   std::string absent;
   size_t size = 0;
   if (!runtime.attempt<ort::KernelInfoGetAttribute_string>(absent, info, "mode", static_cast<char*>(nullptr), &size))
     return false;  // as the function of that name, which has no such attribute
-  std::string mode(size, 0);
-  runtime.call<ort::KernelInfoGetAttribute_string>(info, "mode", mode.data(), &size);
-  mode.resize(size - 1);  // what ends a string in C
+  const std::string mode = runtime.text(info, "mode");
   if (mode != "a8" && mode != "a32") throw Failure("mode is '" + mode + "'; a32 and a8 are there");
   return mode == "a8";
 }
@@ -48,8 +40,8 @@ Description describe(const Runtime& runtime, const ort::KernelInfo* info) {
           "codes (N, bytes), codebook (C, P, levels) and scales (N, G, P) have ranks 2, 3 and 3");
   require(type == ort::kFloat || type == ort::kHalf, "scales are fp32 or fp16");
   Description d{runtime.data<const uint8_t>(codes), runtime.data<const float>(codebook),
-                runtime.data<const void>(scales), type == ort::kHalf, packed[0], integer(runtime, info, "inner"),
-                packed[1], levels[0], levels[1], groups[1], integer(runtime, info, "bits"), 1.0f};
+                runtime.data<const void>(scales), type == ort::kHalf, packed[0], runtime.integer(info, "inner"),
+                packed[1], levels[0], levels[1], groups[1], runtime.integer(info, "bits"), 1.0f};
   std::string absent;  // leaves alpha at 1
   runtime.attempt<ort::KernelInfoGetAttribute_float>(absent, info, "alpha", &d.alpha);
   require(d.bits >= 2 && d.bits <= 4, std::to_string(d.bits) + " bits; 2, 3 and 4 are there");

@@ -68,6 +68,19 @@ class Runtime {
     call<ort::GetTensorMutableData>(value, &data);
     return static_cast<T*>(data);
   }
+  int64_t integer(const ort::KernelInfo* info, const char* attribute) const {
+    int64_t value = 0;
+    call<ort::KernelInfoGetAttribute_int64>(info, attribute, &value);
+    return value;
+  }
+  std::string text(const ort::KernelInfo* info, const char* attribute) const {
+    size_t size = 0;
+    call<ort::KernelInfoGetAttribute_string>(info, attribute, static_cast<char*>(nullptr), &size);
+    std::string value(size, 0);
+    call<ort::KernelInfoGetAttribute_string>(info, attribute, value.data(), &size);
+    value.resize(size - 1);  // what ends a string in C
+    return value;
+  }
   void release(ort::Shape* shape) const { api_->call<ort::ReleaseTensorTypeAndShapeInfo, void>(shape); }
 
  private:

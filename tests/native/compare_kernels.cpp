@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 
+#include "clusters.h"
 #include "kernels.h"
 
 using namespace edgetok;
@@ -72,6 +73,38 @@ double difference(const Kernels& k, const Weights& w, int64_t rows, bool a8) {
   return off / most;
 }
 
+// What a set of kernels chooses among random tokens: the best matches, and clusters by each linkage.
+std::vector<int64_t> choices(const Kernels& k, const std::vector<float>& x, int64_t tokens, int64_t width) {
+  const int64_t strips = (tokens + kStrip - 1) / kStrip, pitch = strips * kStrip;
+  std::vector<float> panels(pitch * width), bias(pitch, -INFINITY), best(tokens), room(Clusters::floats(tokens, pitch));
+  for (int64_t row = 0; row < tokens; ++row) {
+    bias[row] = 0;
+    for (int64_t i = 0; i < width; ++i)
+      panels[(row / kStrip * width + i) * kStrip + row % kStrip] = x[row * width + i];
+  }
+  std::vector<int64_t> chosen(4 * tokens);
+  k.match(x.data() + width, tokens - 1, width, panels.data(), bias.data(), strips, best.data(), chosen.data());
+  const float none = 0;
+  for (int i = 0; i < 3; ++i)
+    k.cluster(x.data(), width, panels.data(), &none, 0, Clusters(room.data(), tokens, pitch), Linkage(i), tokens / 3,
+              chosen.data() + (i + 1) * tokens);
+  return chosen;
+}
+
+bool same_choices(const Kernels& k) {
+  std::normal_distribution<float> normal;
+  for (const auto [tokens, width] : {std::pair{31, 3}, {197, 64}, {70, 33}}) {
+    std::vector<float> x(tokens * width);
+    for (int64_t row = 0; row < tokens; ++row) {
+      float squares = 0;
+      for (int64_t i = row * width; i < (row + 1) * width; ++i) x[i] = normal(seeded), squares += x[i] * x[i];
+      for (int64_t i = row * width; i < (row + 1) * width; ++i) x[i] /= std::sqrt(squares);
+    }
+    if (choices(k, x, tokens, width) != choices(*kernels_portable(), x, tokens, width)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -86,7 +119,7 @@ int main() {
         for (const bool a8 : {false, true}) worst = std::fmax(worst, difference(*k, w, rows, a8));
     }
     std::printf("%s differs by %.1e\n", k->name, worst);
-    equal &= worst < 1e-5;
+    equal &= worst < 1e-5 && same_choices(*k);
   }
   return !equal;
 }
