@@ -12,7 +12,7 @@ from edgetok import plugins
 from edgetok.graph import IR_VERSION, OPSET
 
 CASES = [(name, case, args) for name in plugins.names() for case, args in plugins.load(name).cases()]
-CHOOSING = ("agglomerative_clusters", "bipartite_match", "farthest_points", "greedy_select")
+CHOOSING = ("agglomerative_clusters", "bipartite_match", "farthest_points", "greedy_select", "nearest_code")
 
 
 def run_function(name: str, args: tuple[object, ...], attributes: dict[str, object]) -> list[np.ndarray]:
