@@ -1,14 +1,14 @@
 """NearestCode: for every token the row of a codebook with the largest product plus bias.
 
-The search of vector quantisation (VQ-VAE, https://arxiv.org/abs/1711.00937, section 3.1) over large codebooks: |x - c|^2
-is smallest where x c - |c|^2 / 2 is largest, and a cosine needs rows of length one and no bias. Equal scores: the lower
-index. The index is one of the codebook's whatever the tokens hold.
+The search of vector quantisation (VQ-VAE, https://arxiv.org/abs/1711.00937, section 3.1) in large codebooks:
+|x - c|^2 is smallest where x c - |c|^2 / 2 is largest, and a cosine needs rows of length one and no bias. Equal scores:
+the lower index. The index is one of the codebook's whatever the tokens hold.
 
 The scores of all pairs are never there at once: the codes are searched in 24 blocks, written out one behind the other,
 for a Loop is slow on a CPU and ends fusion in TensorRT. In a block, runs of 32 codes give their largest score
 (ReduceMax runs at the speed of memory, ArgMax at a third of it), and only the best run is searched for its index. The
-bias is one more column of the product. TopK gives score and index in one node: with two, ONNX Runtime, which orders nodes
-depth first, computed all blocks for the one before the other read them.
+bias is one more column of the product. TopK gives score and index in one node: with two, ONNX Runtime, which orders
+nodes depth first, computed all blocks for the one before the other read them.
 
 benchmarks/nearest_code.py measures time and memory. Below 8192 codes a MatMul, an Add and an ArgMax are as fast.
 """

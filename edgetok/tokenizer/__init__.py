@@ -1,0 +1,1 @@
+"""What turns a signal into discrete tokens and back."""

@@ -1,0 +1,1 @@
+"""One quantiser head per file: vectors to ids of codes, and back."""
