@@ -12,7 +12,9 @@ import pytest
 import edgetok
 from edgetok import devices, lowering
 from edgetok.errors import Refusal
+from edgetok.tokenizer import head as heads
 from tests import families
+from tests.test_quantiser_heads import model_of, weights
 
 pytestmark = [
     pytest.mark.full,
@@ -77,3 +79,16 @@ def test_it_is_built_where_it_runs(
         without = BLACKWELL.model_copy(update={"name": refuses, "precisions": ("fp16", *HAS[refuses])})
         with pytest.raises(Refusal, match=f"{refuses} (runs|multiplies) no "):
             lowering.for_tensorrt(ir.load(bundle.model_path), without)
+
+
+@pytest.mark.parametrize("name", heads.names())
+def test_quantiser_heads_are_built(name: str, tmp_path: Path) -> None:
+    """The first and the largest example of each, both ways, with the batch free."""
+    head = heads.load(name)
+    for config in (head.examples[0], max(head.examples, key=lambda each: sum(head.layout(each).sizes))):
+        for what in ("encode", "decode"):
+            model = model_of(head, what, weights(head, config), config, ("batch", 16))
+            lowering.for_tensorrt(model, BLACKWELL)
+            ir.save(model, tmp_path / "head.onnx")
+            done = build(tmp_path / "head.onnx", "SM86")
+            assert done.returncode == 0 and done.stdout.startswith("built "), f"{config} {what}: {done.stderr}"

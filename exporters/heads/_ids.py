@@ -17,8 +17,14 @@ BITS = 53  # of an id at most: onnxruntime 1.32.0 sums int64 in fp64 (1.23.2 doe
 
 
 def within(op: Emitter, ids: ir.Value, sizes: int | Sequence[int], lowest: int = 0) -> ir.Value:
-    """Ids, each at least `lowest` and below its size."""
-    return op.Min(op.Max(ids, np.int64(lowest)), np.asarray(sizes, np.int64) - 1)
+    """Ids, each at least `lowest` and below its size.
+
+    By comparisons: in onnxruntime 1.23.2 Max, Min and Clip of int64 take the lower 32 bits as signed where the upper
+    ones are equal (measured with AVX-512): the larger of 2^31 and 0 is 0 to them.
+    """
+    highest = np.asarray(sizes, np.int64) - 1
+    ids = op.Where(op.Less(ids, np.int64(lowest)), np.int64(lowest), ids)
+    return op.Where(op.Greater(ids, highest), highest, ids)
 
 
 def joined(op: Emitter, ids: Sequence[ir.Value]) -> ir.Value:
@@ -54,7 +60,7 @@ def reference_from_bits(ones: torch.Tensor, groups: int, values: np.ndarray) -> 
     """`from_bits` in PyTorch."""
     import torch
 
-    ids = (ones.unflatten(-1, (groups, len(values))) * torch.from_numpy(values)).sum(dim=-1)
+    ids = (ones.reshape(*ones.shape[:-1], groups, len(values)) * torch.from_numpy(values)).sum(dim=-1)
     return ids if groups > 1 else ids[..., 0]
 
 

@@ -68,13 +68,13 @@ def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -
 def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch, by the sum of squared distances."""
     import torch
+    from torch.nn.functional import normalize
 
-    halves = zip(x.split([config.semantic, config.pixel], dim=-1), ("semantic", "pixel"), strict=True)
-    distances = [
-        torch.cdist(*(torch.nn.functional.normalize(rows, dim=-1) for rows in (half, parameters[name].to(x.dtype))))
-        for half, name in halves
-    ]
-    return (distances[0].square() + distances[1].square()).argmin(dim=-1)
+    distance = torch.zeros(())
+    for half, name in ((x[..., : config.semantic], "semantic"), (x[..., config.semantic :], "pixel")):
+        rows = parameters[name].to(x.dtype)
+        distance = distance + torch.cdist(normalize(half, dim=-1), normalize(rows, dim=-1)).square()
+    return distance.argmin(dim=-1)
 
 
 def reference_decode(ids: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
