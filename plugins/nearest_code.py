@@ -10,7 +10,7 @@ for a Loop is slow on a CPU and ends fusion in TensorRT. In a block, runs of 32 
 bias is one more column of the product. TopK gives score and index in one node: with two, ONNX Runtime, which orders
 nodes depth first, computed all blocks for the one before the other read them.
 
-benchmarks/nearest_code.py measures time and memory. Below 8192 codes a MatMul, an Add and an ArgMax are as fast.
+benchmarks/nearest_code.py measures time and memory. Below 4096 codes a MatMul, an Add and an ArgMax are as fast.
 """
 
 from __future__ import annotations

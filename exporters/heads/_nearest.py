@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgetok.graph import Emitter
 
-MANY = 8192  # from here on the search in blocks is the faster: plugins/nearest_code.py
+MANY = 4096  # from here on the search in blocks is the faster: plugins/nearest_code.py
 
 
 def nearest(op: Emitter, x: ir.Value, codebook: np.ndarray, bias: np.ndarray) -> ir.Value:
