@@ -38,3 +38,14 @@ def test_it_holds_a_tenth_of_the_distances_at_most() -> None:
         held[side] = max(map(float, done.stdout.split()))
     matrix = CODES * TOKENS * 4 / 1e6
     assert held["NearestCode"] <= matrix / 10 and held["products"] > matrix
+
+
+@pytest.mark.parametrize("codes", [1, 5, 767, 768, 1000])
+def test_rows_that_only_fill_up_are_never_found(codes: int) -> None:
+    """Where x is not finite their score is no lower than any other."""
+    rows = benchmark.codebook(codes, 3)
+    x = np.zeros((1, 64, 3), np.float32)
+    values = [np.nan, np.inf, -np.inf, 3e38, 1.0, -1.0, 0.0]
+    x[0] = np.random.default_rng(codes).choice(values, (64, 3))
+    found = benchmark.search("NearestCode", rows, threads=1)(x)
+    assert found.min() >= 0 and found.max() < codes
