@@ -8,7 +8,7 @@ what it held once the codebook was loaded and a few codes had been searched: on 
 ONNX Runtime lays out its buffers a second time. Linux with glibc only.
 
 Sides: "distances" is |x|^2 - 2 x c + |c|^2 as published code computes it, then ArgMin; "products" the same without what
-does not change the order, MatMul, Add, ArgMax; "torch" is torch.cdist and argmin.
+does not change the order, MatMul, Add, ArgMax; "native" is NearestCode in C++, "torch" is torch.cdist and argmin.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from edgetok import plugins, statistics, timing
+from edgetok import native, plugins, statistics, timing
 from edgetok.graph import IR_VERSION, OPSET, Emitter
 
-SIDES = ("distances", "products", "NearestCode", "torch")
+SIDES = ("distances", "products", "NearestCode", "native", "torch")
 Search = Callable[[np.ndarray], np.ndarray]
 
 
@@ -41,7 +41,7 @@ def codebook(codes: int, width: int) -> np.ndarray:
 def written(op: Emitter, x: ir.Value, rows: np.ndarray, side: str) -> ir.Value:
     """One of the graphs."""
     lengths = np.square(rows).sum(axis=1)
-    if side == "NearestCode":
+    if side in ("NearestCode", "native"):
         return op.NearestCode(x, rows, lengths / -2, domain="edgetok")
     if side == "products":
         return op.ArgMax(op.Add(op.MatMul(x, rows.T), lengths / -2), axis=2, keepdims=0)
@@ -68,6 +68,8 @@ def search(side: str, rows: np.ndarray, threads: int) -> Search:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if side == "native":
+        options.register_custom_ops_library(str(native.library()))
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
     return lambda x: session.run(None, {"x": x})[0]
 

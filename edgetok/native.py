@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 LIBRARY = "libedgetok.so"
-ON_TOKENS = {"AgglomerativeClusters", "BipartiteMatch", "MergeTokens", "SumTokens"}  # take the place of functions of the same name
+# In place of functions of the same name
+IN_PLACE = {"AgglomerativeClusters", "BipartiteMatch", "MergeTokens", "NearestCode", "SumTokens"}
 AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 
 _beside, _inside = (folder / "plugins" / "native" for folder in (Path(__file__).parent.parent, Path(__file__).parent))
@@ -71,4 +72,4 @@ def examine(folder: Path) -> Native:
         isa = loaded.edgetok_isa().decode()
     except (OSError, AttributeError) as error:
         return Native("broken", f"{LIBRARY} cannot be loaded: {error}")
-    return Native("ok", f"LutMatMul, {', '.join(sorted(ON_TOKENS))} by {isa}", isa)
+    return Native("ok", f"LutMatMul, {', '.join(sorted(IN_PLACE))} by {isa}", isa)

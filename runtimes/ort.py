@@ -43,7 +43,7 @@ class OnnxRuntime(Runtime):
     def _profile(self, feeds: "Feeds", warm_up: int, runs: int) -> list[ProfiledRun]:
         assert isinstance(self.model, Path)
         with TemporaryDirectory() as folder:
-            own = set() if self.plain or native.library() is None else native.ON_TOKENS
+            own = set() if self.plain or native.library() is None else native.IN_PLACE
             profiled = session(
                 inlined(self.model, own), threads=self.threads, weights=self.model.parent, log=Path(folder),
                 plain=self.plain,

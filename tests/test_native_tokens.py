@@ -19,7 +19,7 @@ from tests.test_operators import attributes_of
 
 OPERATORS = {
     "agglomerative_clusters": ("label",), "bipartite_match": ("order", "match", "best"),
-    "merge_tokens": ("merged", "size"), "sum_tokens": ("sum",),
+    "merge_tokens": ("merged", "size"), "nearest_code": ("index",), "sum_tokens": ("sum",),
 }  # fmt: skip
 CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
 KINDS = {torch.int64: 7, torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # ONNX's numbers of them
@@ -35,8 +35,8 @@ def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) 
     labels = [f"in{i}" for i in range(len(inputs))]
     function = plugins.load(name).function.name
     node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
-    kinds = {"label": torch.int64, "order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
-    ranks = [2] * 3 if name in ("agglomerative_clusters", "bipartite_match") else [3] * 2
+    kinds = {"label": torch.int64, "index": torch.int64, "order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
+    ranks = [2] * 3 if name not in ("merge_tokens", "sum_tokens") else [3] * 2
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given, outputs)
@@ -198,6 +198,22 @@ def test_numbers_of_half_precision(library):
         assert torch.equal(got[0, :, 0], ends.to(dtype))
 
 
+@pytest.mark.parametrize(("tokens", "codes", "width"), [(0, 5, 3), (1, 1, 1), (65, 33, 7), (130, 4096, 16), (20, 9000, 256)])
+def test_any_codebook_is_searched(library, isa, tokens, codes, width):
+    draw = torch.randn(2, tokens + codes, width, generator=torch.Generator().manual_seed(codes))
+    book = draw[0, :codes]
+    args = draw[:, codes:], book, -book.square().sum(dim=1) / 2
+    one, two = (run(library, "nearest_code", args, threads)[0] for threads in (1, 2))
+    assert torch.equal(one, two) and torch.equal(one, wanted("nearest_code", args)[0])
+    if tokens:
+        broken = args[0].clone()
+        broken[1, 0] = float("nan")
+        got = run(library, "nearest_code", (broken, *args[1:]))[0]
+        assert 0 <= got.min() <= got.max() < codes and torch.equal(got[0], one[0]) and torch.equal(got[1, 1:], one[1, 1:])
+    with pytest.raises(Exception, match="do not fit each other"):
+        run(library, "nearest_code", (args[0], book, torch.zeros(codes + 1)))
+
+
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
@@ -258,7 +274,7 @@ def test_the_operators_take_the_place_of_the_functions(tmp_path):
         with loaded as runtime:
             outputs[plain] = runtime.run(feeds)
             (profiled,) = runtime.profile(feeds, warm_up=0, runs=1)
-        found = {node.name for node in profiled.nodes if node.op in native.ON_TOKENS}
+        found = {node.name for node in profiled.nodes if node.op in native.IN_PLACE}
         assert found == (set() if plain else {"blocks.1/reduce/BipartiteMatch", "blocks.1/reduce/MergeTokens"})
     for name, array in outputs[True].items():
         np.testing.assert_allclose(outputs[False][name], array, rtol=1e-4, atol=1e-5)

@@ -10,8 +10,6 @@
 namespace edgetok {
 namespace {
 
-constexpr int64_t kMostRows = 64;  // of a task
-
 // A row of a bias (1 or B, 1 or N): where it starts, and how far it is to the next number.
 struct Bias {
   const float* data;
@@ -68,7 +66,7 @@ class BipartiteMatch {
       for (int64_t column = 0; column < strips * kStrip; ++column)
         to[panel + column] = column < columns ? bias_b.at(i, column) : -__builtin_inff();
     });
-    const int64_t tasks = up(rows, kMostRows), at_once = up(rows, tasks);
+    const int64_t tasks = up(rows, kMatched), at_once = up(rows, tasks);
     run.parallel(batch * tasks, [&](int64_t task) {
       const int64_t i = task / tasks, row = i * rows + std::min(task % tasks * at_once, rows);
       const int64_t count = std::min(at_once, (i + 1) * rows - row);

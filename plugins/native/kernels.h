@@ -7,6 +7,8 @@ namespace edgetok {
 
 constexpr int64_t kRowsAtOnce = 512;  // of one call of a strip: each decodes its codes anew
 
+constexpr int64_t kMatched = 64;  // rows of one call of a match
+
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Rows of x rounded to int8. The rows of a tile (Kernels::rows_a8) lie next to each other: it is read as one stream.

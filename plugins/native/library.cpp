@@ -51,7 +51,7 @@ EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, cons
       runtime.call<ort::CreateCustomOpDomain>("edgetok.native", &own);
       runtime.call<ort::CustomOpDomain_Add>(own, &edgetok::kLutMatMul);
       runtime.call<ort::CreateCustomOpDomain>("edgetok", &functions);
-      for (const auto* each : {&edgetok::kBipartiteMatch, &edgetok::kAgglomerativeClusters})
+      for (const auto* each : {&edgetok::kBipartiteMatch, &edgetok::kAgglomerativeClusters, &edgetok::kNearestCode})
         runtime.call<ort::CustomOpDomain_Add>(functions, each);
       for (const ort::CustomOp& each : edgetok::kOnTokens) runtime.call<ort::CustomOpDomain_Add>(functions, &each);
     }

@@ -2,12 +2,14 @@
 // where ONNX Runtime takes them in place of the functions of the same name in a bundle's graph.
 #pragma once
 
+#include <algorithm>
+
 #include "runtime.h"
 #include "weights.h"
 
 namespace edgetok {
 
-extern const ort::CustomOp kLutMatMul, kBipartiteMatch, kAgglomerativeClusters;
+extern const ort::CustomOp kLutMatMul, kBipartiteMatch, kAgglomerativeClusters, kNearestCode;
 extern const std::vector<ort::CustomOp> kOnTokens;  // MergeTokens and SumTokens, for each type
 
 // That registered the operators: shapes are asked for without one.
@@ -15,12 +17,19 @@ extern const Runtime* registered;
 
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// (rows, width) -> panels (strips, width, 32): 32 rows side by side, zeros where the last strip is filled up.
-inline void lay_panels(const float* from, int64_t rows, int64_t width, float* panels) {
-  for (int64_t row = 0; row < up(rows, kStrip) * kStrip; ++row) {
-    float* at = panels + row / kStrip * width * kStrip + row % kStrip;
-    for (int64_t k = 0; k < width; ++k) at[k * kStrip] = row < rows ? from[row * width + k] : 0;
+// (rows, width) -> a panel (width, 32): the 32 rows from `first` on, side by side; zeros where there are fewer.
+inline void lay_panel(const float* from, int64_t rows, int64_t width, int64_t first, float* panel) {
+  const int64_t count = std::min(kStrip, rows - first);
+  from += first * width;
+  for (int64_t k = 0; k < width; ++k, panel += kStrip) {
+    for (int64_t i = 0; i < count; ++i) panel[i] = from[i * width + k];
+    for (int64_t i = count; i < kStrip; ++i) panel[i] = 0;
   }
+}
+
+// (rows, width) -> panels (strips, width, 32).
+inline void lay_panels(const float* from, int64_t rows, int64_t width, float* panels) {
+  for (int64_t first = 0; first < rows; first += kStrip) lay_panel(from, rows, width, first, panels + first * width);
 }
 
 }  // namespace edgetok
