@@ -232,7 +232,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    print(f"{args.source}, {cpu_model()}, onnxruntime {tool_versions()['onnxruntime']}, batch {args.batch}, {args.rounds} rounds\n")
+    runtime = f"onnxruntime {tool_versions()['onnxruntime']}"
+    print(f"{args.source}, {cpu_model()}, {runtime}, batch {args.batch}, {args.rounds} rounds\n")
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
     with ExitStack() as stack:
         bench = Bench(stack, args.source, args.batch, args.rounds)

@@ -35,7 +35,8 @@ def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) 
     labels = [f"in{i}" for i in range(len(inputs))]
     function = plugins.load(name).function.name
     node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
-    kinds = {"label": torch.int64, "index": torch.int64, "order": torch.int64, "match": torch.int64, "merged": inputs[0].dtype, "sum": inputs[0].dtype}
+    kinds = dict.fromkeys(("label", "index", "order", "match"), torch.int64)
+    kinds |= {"merged": inputs[0].dtype, "sum": inputs[0].dtype}
     ranks = [2] * 3 if name not in ("merge_tokens", "sum_tokens") else [3] * 2
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
@@ -49,7 +50,8 @@ def run(library, name, args, threads=1) -> list[torch.Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     options.register_custom_ops_library(str(library))
-    made = onnxruntime.InferenceSession(model(name, inputs, attributes_of(name, args)), options, providers=["CPUExecutionProvider"])
+    data = model(name, inputs, attributes_of(name, args))
+    made = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     values = [onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(*as_onnx(each)) for each in inputs]
     got = made.run_with_ort_values(None, {f"in{i}": value for i, value in enumerate(values)})
     return [from_onnx(each) for each in got]
@@ -69,7 +71,8 @@ def from_onnx(value: onnxruntime.OrtValue) -> torch.Tensor:
 
 def wanted(name, inputs) -> tuple[torch.Tensor, ...]:
     """In fp64."""
-    found = plugins.load(name).reference(*(t.double() if torch.is_tensor(t) and t.is_floating_point() else t for t in inputs))
+    exact = (t.double() if torch.is_tensor(t) and t.is_floating_point() else t for t in inputs)
+    found = plugins.load(name).reference(*exact)
     return found if isinstance(found, tuple) else (found,)
 
 
@@ -198,7 +201,9 @@ def test_numbers_of_half_precision(library):
         assert torch.equal(got[0, :, 0], ends.to(dtype))
 
 
-@pytest.mark.parametrize(("tokens", "codes", "width"), [(0, 5, 3), (1, 1, 1), (65, 33, 7), (130, 4096, 16), (20, 9000, 256)])
+@pytest.mark.parametrize(
+    ("tokens", "codes", "width"), [(0, 5, 3), (1, 1, 1), (65, 33, 7), (130, 4096, 16), (20, 9000, 256)]
+)
 def test_any_codebook_is_searched(library, isa, tokens, codes, width):
     draw = torch.randn(2, tokens + codes, width, generator=torch.Generator().manual_seed(codes))
     book = draw[0, :codes]
@@ -209,7 +214,8 @@ def test_any_codebook_is_searched(library, isa, tokens, codes, width):
         broken = args[0].clone()
         broken[1, 0] = float("nan")
         got = run(library, "nearest_code", (broken, *args[1:]))[0]
-        assert 0 <= got.min() <= got.max() < codes and torch.equal(got[0], one[0]) and torch.equal(got[1, 1:], one[1, 1:])
+        assert 0 <= got.min() <= got.max() < codes
+        assert torch.equal(got[0], one[0]) and torch.equal(got[1, 1:], one[1, 1:])
     with pytest.raises(Exception, match="do not fit each other"):
         run(library, "nearest_code", (args[0], book, torch.zeros(codes + 1)))
 
@@ -247,7 +253,9 @@ def test_shapes_that_do_not_fit(library):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("family", ["deit", "bert", "dinov2-registers"])
-@pytest.mark.parametrize("spec", ["tome:r=4", "pitome:r=4", "mctf:r=4", "cls-topk:r=4", "diffrate:r=4,prune=0.5", "atc:r=4"])
+@pytest.mark.parametrize(
+    "spec", ["tome:r=4", "pitome:r=4", "mctf:r=4", "cls-topk:r=4", "diffrate:r=4,prune=0.5", "atc:r=4"]
+)
 def test_a_graph_with_the_operators_equals_the_hooked_module(family, spec, dtype):
     """In place of the functions that it carries."""
     if native.library() is None:
