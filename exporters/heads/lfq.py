@@ -55,7 +55,7 @@ class Config:
 
 def encode(op: Emitter, x: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """x (B, N, D) -> ids (B, N), or (B, N, codebooks)."""
-    return _ids.from_bits(op, op.GreaterOrEqual(x, np.float32(0)), config.codebooks, config.values)
+    return _ids.from_bits(op, op.Greater(x, np.float32(0)), config.codebooks, config.values)
 
 
 def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
