@@ -83,7 +83,9 @@ std::vector<int64_t> choices(const Kernels& k, const std::vector<float>& x, int6
       panels[(row / kStrip * width + i) * kStrip + row % kStrip] = x[row * width + i];
   }
   std::vector<int64_t> chosen(4 * tokens);
-  k.match(x.data() + width, tokens - 1, width, panels.data(), bias.data(), strips, best.data(), chosen.data());
+  for (int64_t row = 1; row < tokens; row += kMatched)
+    k.match(x.data() + row * width, least(kMatched, tokens - row), width, panels.data(), bias.data(), strips,
+            best.data() + row, chosen.data() + row);
   const float none = 0;
   for (int i = 0; i < 3; ++i)
     k.cluster(x.data(), width, panels.data(), &none, 0, Clusters(room.data(), tokens, pitch), Linkage(i), tokens / 3,
