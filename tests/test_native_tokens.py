@@ -161,7 +161,7 @@ def test_clusters_that_cannot_be(library):
         ((x, padding, 32, "single"), "32 clusters of 31 tokens"),
         ((x, padding, 0, "single"), "count is 0"),
         ((x, padding, 7, "ward"), "linkage is 'ward'; single, complete and average are there"),
-        ((x, torch.zeros(2, 1), 7, "single"), "padding has the shape"),
+        ((x, torch.zeros(2, 1), 7, "single"), "a bias has the shape"),
     ):
         with pytest.raises(Exception, match=told):
             run(library, "agglomerative_clusters", args)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgetok.exporters.heads import _ids
+
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
@@ -30,8 +32,20 @@ def nearest(op: Emitter, x: ir.Value, values: np.ndarray) -> ir.Value:
     return index
 
 
+def chosen(op: Emitter, ids: ir.Value, values: np.ndarray) -> ir.Value:
+    """ids (B, N, D) -> (B, N, D), the values of their numbers; those outside count as the first or the last."""
+    return op.Gather(values, _ids.within(op, ids, len(values)), axis=0)
+
+
 def reference(x: torch.Tensor, values: np.ndarray) -> torch.Tensor:
     """The same by all distances, in the type of x."""
     import torch
 
     return (x[..., None] - torch.from_numpy(values).to(x.dtype)).abs().argmin(dim=-1)
+
+
+def reference_chosen(ids: torch.Tensor, values: np.ndarray) -> torch.Tensor:
+    """`chosen` in PyTorch, of ids that are within their size."""
+    import torch
+
+    return torch.from_numpy(values)[ids]

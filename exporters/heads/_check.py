@@ -28,3 +28,11 @@ def within(name: str, value: int, least: int, most: int) -> None:
     """
     if not least <= value <= most:
         raise UsageError(f"{name}={value}: accepted are whole numbers from {least} to {most}")
+
+
+def below(low: float, high: float) -> None:
+    """Raises:
+    UsageError: the first number is not below the second.
+    """
+    if not low < high:
+        raise UsageError(f"low={low}, high={high}: low must be below high")

@@ -1,4 +1,4 @@
-"""Ids in graphs: kept within their codebooks, joined, and packed from bits."""
+"""Ids in graphs: kept within their codebooks, joined, and packed from signs."""
 
 from __future__ import annotations
 
@@ -39,34 +39,35 @@ def place_values(bits: int, highest_first: bool) -> np.ndarray:
     return values[::-1].copy() if highest_first else values
 
 
-def from_bits(op: Emitter, ones: ir.Value, groups: int, values: np.ndarray) -> ir.Value:
-    """ones (B, N, groups * bits) bool -> (B, N, groups), or (B, N) for one group, int64."""
+def from_signs(op: Emitter, x: ir.Value, groups: int, values: np.ndarray) -> ir.Value:
+    """x (B, N, groups * bits) -> (B, N, groups), or (B, N) for one group, int64: what is above 0 is a one."""
+    ones = op.Greater(x, np.float32(0))
     worth = op.Where(ones, np.tile(values, groups), np.int64(0))  # in fp32 it would be right up to 24 bits only
     if groups > 1:
         worth = op.Reshape(worth, np.array([0, 0, groups, len(values)]))
     return op.ReduceSum(worth, np.array([3 if groups > 1 else 2]), keepdims=0)
 
 
-def to_bits(op: Emitter, ids: ir.Value, groups: int, values: np.ndarray) -> ir.Value:
-    """The inverse: (B, N, groups * bits) bool."""
+def to_signs(op: Emitter, ids: ir.Value, groups: int, values: np.ndarray, scale: float = 1.0) -> ir.Value:
+    """The inverse: (B, N, groups * bits) fp32, `scale` for a one and -scale for a zero."""
     ids = within(op, ids, 2 ** len(values))
     bits = op.Mod(op.Div(op.Unsqueeze(ids, np.array([-1])), values), np.int64(2))
     if groups > 1:
         bits = op.Reshape(bits, np.array([0, 0, groups * len(values)]))
-    return op.Equal(bits, np.int64(1))
+    return op.Where(op.Equal(bits, np.int64(1)), np.float32(scale), np.float32(-scale))
 
 
-def reference_from_bits(ones: torch.Tensor, groups: int, values: np.ndarray) -> torch.Tensor:
-    """`from_bits` in PyTorch."""
+def reference_from_signs(x: torch.Tensor, groups: int, values: np.ndarray) -> torch.Tensor:
+    """`from_signs` in PyTorch."""
     import torch
 
-    ids = (ones.reshape(*ones.shape[:-1], groups, len(values)) * torch.from_numpy(values)).sum(dim=-1)
+    ids = ((x > 0).reshape(*x.shape[:-1], groups, len(values)) * torch.from_numpy(values)).sum(dim=-1)
     return ids if groups > 1 else ids[..., 0]
 
 
-def reference_to_bits(ids: torch.Tensor, groups: int, values: np.ndarray) -> torch.Tensor:
-    """`to_bits` in PyTorch, by shifts, of ids that are within their size."""
+def reference_to_signs(ids: torch.Tensor, groups: int, values: np.ndarray, scale: float = 1.0) -> torch.Tensor:
+    """`to_signs` in PyTorch, by shifts, of ids that are within their size."""
     import torch
 
     bits = (ids[..., None] & torch.from_numpy(values)) != 0
-    return bits.flatten(-2) if groups > 1 else bits
+    return ((bits.flatten(-2) if groups > 1 else bits) * 2.0 - 1) * scale

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetok.errors import UsageError
-from edgetok.exporters.heads import _buckets, _check, _ids
+from edgetok.exporters.heads import _buckets, _check
 from edgetok.tokenizer.head import Head, Layout, Parameters, Tensors
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class Config:
     def __post_init__(self) -> None:
         _check.within("bits", self.bits, 1, 12)
         _check.at_least("width", self.width, 2)
-        if not self.low < self.high:
-            raise UsageError(f"low={self.low}, high={self.high}: low must be below high")
+        _check.below(self.low, self.high)
 
     @property
     def normal_values(self) -> np.ndarray:
@@ -78,7 +76,7 @@ def encode(op: Emitter, x: ir.Value, parameters: Parameters, config: Config) -> 
 
 def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """ids (B, N, D) -> x (B, N, D)."""
-    return op.Gather(config.values, _ids.within(op, ids, 2**config.bits), axis=0)
+    return _buckets.chosen(op, ids, config.values)
 
 
 def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
@@ -89,9 +87,7 @@ def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> to
 
 def reference_decode(ids: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch."""
-    import torch
-
-    return torch.from_numpy(config.values)[ids]
+    return _buckets.reference_chosen(ids, config.values)
 
 
 HEAD = Head(

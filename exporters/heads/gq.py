@@ -52,22 +52,22 @@ class Config:
 
 def encode(op: Emitter, x: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """x (B, N, D) -> ids (B, N, groups)."""
-    return _ids.from_bits(op, op.Greater(x, np.float32(0)), config.groups, config.values)
+    return _ids.from_signs(op, x, config.groups, config.values)
 
 
 def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """ids (B, N, groups) -> x (B, N, D)."""
-    return op.Where(_ids.to_bits(op, ids, config.groups, config.values), np.float32(1), np.float32(-1))
+    return _ids.to_signs(op, ids, config.groups, config.values)
 
 
 def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch."""
-    return _ids.reference_from_bits(x > 0, config.groups, config.values)
+    return _ids.reference_from_signs(x, config.groups, config.values)
 
 
 def reference_decode(ids: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch."""
-    return _ids.reference_to_bits(ids, config.groups, config.values) * 2.0 - 1
+    return _ids.reference_to_signs(ids, config.groups, config.values)
 
 
 HEAD = Head(

@@ -55,23 +55,22 @@ class Config:
 
 def encode(op: Emitter, x: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """x (B, N, D) -> ids (B, N), or (B, N, codebooks)."""
-    return _ids.from_bits(op, op.Greater(x, np.float32(0)), config.codebooks, config.values)
+    return _ids.from_signs(op, x, config.codebooks, config.values)
 
 
 def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """ids (B, N), or (B, N, codebooks) -> x (B, N, D)."""
-    scale = np.float32(config.scale)
-    return op.Where(_ids.to_bits(op, ids, config.codebooks, config.values), scale, -scale)
+    return _ids.to_signs(op, ids, config.codebooks, config.values, config.scale)
 
 
 def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch."""
-    return _ids.reference_from_bits(x > 0, config.codebooks, config.values)
+    return _ids.reference_from_signs(x, config.codebooks, config.values)
 
 
 def reference_decode(ids: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:
     """The same in PyTorch."""
-    return (_ids.reference_to_bits(ids, config.codebooks, config.values) * 2.0 - 1) * config.scale
+    return _ids.reference_to_signs(ids, config.codebooks, config.values, config.scale)
 
 
 HEAD = Head(

@@ -28,13 +28,12 @@ class AgglomerativeClusters {
   }
 
   void compute(const Run& run) const {
-    const auto x = run.shape(0), padding = run.shape(1);
+    const auto x = run.shape(0);
     require(x.size() == 3, "x is (B, N, d)");
     const int64_t batch = x[0], tokens = x[1], width = x[2], strips = up(tokens, kStrip), pitch = strips * kStrip;
-    require(padding.size() == 2 && (padding[0] == 1 || padding[0] == batch) && (padding[1] == 1 || padding[1] == tokens),
-            "padding has the shape (1 or B, 1 or N)");
     require(tokens >= count_, std::to_string(count_) + " clusters of " + std::to_string(tokens) + " tokens");
-    const float *from = run.input<float>(0), *barred = run.input<float>(1);
+    const float* from = run.input<float>(0);
+    const Bias padding(run, 1, batch, tokens);
     int64_t* label = run.output<int64_t>(0, {batch, tokens});
 
     const int64_t panel = pitch * width, own = panel + Clusters::floats(tokens, pitch);  // of a sample
@@ -42,9 +41,8 @@ class AgglomerativeClusters {
     run.parallel(batch, [&](int64_t i) {
       float* panels = room + i * own;
       int64_t* root = label + i * tokens;
-      const float* bars = barred + (padding[0] == 1 ? 0 : i * padding[1]);
       lay_panels(from + i * tokens * width, tokens, width, panels);
-      kernels_.cluster(from + i * tokens * width, width, panels, bars, padding[1] == 1 ? 0 : 1,
+      kernels_.cluster(from + i * tokens * width, width, panels, padding.row(i), padding.step,
                        Clusters(panels + panel, tokens, pitch), linkage_, count_, root);
       number(root, tokens);
     });

@@ -10,22 +10,6 @@
 namespace edgetok {
 namespace {
 
-// A row of a bias (1 or B, 1 or N): where it starts, and how far it is to the next number.
-struct Bias {
-  const float* data;
-  int64_t samples, columns;
-
-  Bias(const Run& run, size_t index, int64_t batch, int64_t tokens) : data(run.input<float>(index)) {
-    const auto shape = run.shape(index);
-    require(shape.size() == 2 && (shape[0] == 1 || shape[0] == batch) && (shape[1] == 1 || shape[1] == tokens),
-            "a bias has the shape (1 or B, 1 or the number of tokens)");
-    samples = shape[0], columns = shape[1];
-  }
-  float at(int64_t sample, int64_t token) const {
-    return data[(samples == 1 ? 0 : sample) * columns + (columns == 1 ? 0 : token)];
-  }
-};
-
 // Ascending where the numbers descend; NaN last, and minus zero as zero.
 uint64_t key(float number, int64_t index) {
   number += 0.0f;

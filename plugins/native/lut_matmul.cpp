@@ -98,7 +98,6 @@ class LutMatMul {
     const Weights& w = weights_;
     const Kernels& k = kernels_;
     const auto strips = [&](int64_t tile, auto f) {
-      const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
       const int64_t at_once = up(up(rows, tile), up(rows, kRowsAtOnce / tile * tile)) * tile;  // equal, whole tiles
       const int64_t parts = up(rows, at_once);
       run.parallel(w.strips * parts, [&](int64_t i) {

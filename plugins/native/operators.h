@@ -17,6 +17,25 @@ extern const Runtime* registered;
 
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// What is added for each token, (1 or B, 1 or N).
+class Bias {
+ public:
+  Bias(const Run& run, size_t index, int64_t batch, int64_t tokens) : data_(run.input<float>(index)) {
+    const auto shape = run.shape(index);
+    require(shape.size() == 2 && (shape[0] == 1 || shape[0] == batch) && (shape[1] == 1 || shape[1] == tokens),
+            "a bias has the shape (1 or B, 1 or the number of tokens)");
+    step = shape[1] == 1 ? 0 : 1, sample_ = shape[0] == 1 ? 0 : shape[1];
+  }
+  const float* row(int64_t sample) const { return data_ + sample * sample_; }
+  float at(int64_t sample, int64_t token) const { return row(sample)[token * step]; }
+
+  int64_t step;  // from a token's number to the next one's
+
+ private:
+  const float* data_;
+  int64_t sample_;
+};
+
 // (rows, width) -> a panel (width, 32): the 32 rows from `first` on, side by side; zeros where there are fewer.
 inline void lay_panel(const float* from, int64_t rows, int64_t width, int64_t first, float* panel) {
   const int64_t count = std::min(kStrip, rows - first);
