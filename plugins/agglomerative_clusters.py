@@ -143,7 +143,7 @@ def _labels(distance: torch.Tensor, count: int, linkage: str) -> torch.Tensor:
     distance.fill_diagonal_(torch.inf)
     root, size = torch.arange(tokens), torch.ones(tokens)
     for _ in range(tokens - count):
-        low, high = divmod(int(distance.argmin()), tokens)  # low < high: the first of two equal entries
+        low, high = sorted(divmod(int(distance.argmin()), tokens))  # a product may not be symmetric to the last bit
         share = size[high] / (size[low] + size[high])
         pair = distance[[low, high]]
         merged = {
