@@ -43,7 +43,7 @@ def samples(folder: Path) -> dict[str, Path]:
 def measure(source: str, files: Path, folder: Path, batches: tuple[int, ...], threads: int, rounds: int) -> None:
     """Print a model's lines."""
     import edgetok
-    from edgetok.api.verbs import side
+    from edgetok.api import side
     from edgetok.comparison import compare
     from edgetok.worker import Side, Worker
 

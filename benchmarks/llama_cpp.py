@@ -197,7 +197,7 @@ def last_only(path: Path, folder: Path) -> Path:
 def sides(kept: Path, scratch: Path, length: int) -> dict[str, list[Any]]:
     """Those of edgetok, for the logits of all positions and of the last."""
     from benchmarks.perplexity import windows
-    from edgetok.api.verbs import side
+    from edgetok.api import side
 
     found: dict[str, list[Any]] = {"all": [], "last": []}
     for spec, arithmetics in FORMATS.items():

@@ -12,7 +12,7 @@ from rich.console import Console
 import edgetok
 from edgetok import graph as g
 from edgetok import native
-from edgetok.api.verbs import side
+from edgetok.api import side
 from edgetok.bundle import open_bundle
 from edgetok.profiling import Effort
 from edgetok.render import render

@@ -1,7 +1,8 @@
 """The verbs, in Python: what puts all the pieces together."""
 
+from edgetok.api.measuring import compare, profile, side, tokens_per_block
 from edgetok.api.tuning import Tuned, sweep, tune
-from edgetok.api.verbs import Model, compare, export, load, profile, resolve_device, side, tokens_per_block
+from edgetok.api.verbs import Model, export, load, resolve_device
 
 __all__ = [
     "Model",

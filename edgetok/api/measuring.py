@@ -1,0 +1,151 @@
+"""Profile and compare: bundles as sides of a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from edgetok.api.verbs import check_arithmetic, export, resolve_device
+from edgetok.bundle import Bundle, is_bundle, open_bundle
+from edgetok.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetok.comparison import Comparison
+    from edgetok.lowering import Arithmetic
+    from edgetok.profiling import Effort
+    from edgetok.report import ProfileReport
+    from edgetok.worker import Side
+
+    Arrays = dict[str, np.ndarray]
+
+
+def profile(
+    bundle: str | Path,
+    *,
+    against: str | Path | None = None,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    force: bool = False,
+    effort: Effort | None = None,
+    arithmetic: Arithmetic = "a32",
+    progress: Callable[[str, float], None] | None = None,
+) -> ProfileReport:
+    """Measure a bundle: latency, memory, time per block; against another one, or against its source, as a ratio.
+
+    Args:
+        bundle: the bundle's folder.
+        against: another bundle, or a source, which is exported without reduction first.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        out: a new folder for report.json, layers.csv and trace.json.
+        force: write into a folder that exists.
+        effort: how long it may take.
+        arithmetic: of the bundle, as `load` takes it; the other side's is a32.
+        progress: told what is being done, and how far it is.
+    """
+    from edgetok import profiling, report
+    from edgetok.fingerprint import environment
+
+    found = resolve_device(device)
+    opened = open_bundle(Path(bundle))
+    check_arithmetic(opened, arithmetic)
+    feeds = _first_sample(opened)
+    with TemporaryDirectory(prefix="edgetok-") as folder:
+        other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
+        sides = [side(opened, feeds, arithmetic), *([side(other, feeds)] if other else [])]
+        done = profiling.profile_model(
+            *sides,
+            ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
+            device=found.name,
+            environment=environment().model_dump(mode="json"),
+            effort=effort or profiling.Effort(),
+            progress=progress,
+        )
+    if out is not None:
+        report.save(done.report, done.trace, Path(out), force=force)
+    return done.report
+
+
+def compare(
+    bundles: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    rounds: int = 15,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[Comparison]:
+    """Time bundles against the last one, in turns, one process each.
+
+    Raises:
+        UsageError: fewer than two bundles.
+    """
+    from contextlib import ExitStack
+
+    from edgetok import comparison
+    from edgetok.worker import Worker
+
+    if len(bundles) < 2:
+        raise UsageError("compare takes two bundles or more: each is compared with the last")
+    resolve_device(device)
+    opened = [open_bundle(Path(path)) for path in bundles]
+    feeds = _first_sample(opened[0])
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(side(bundle, feeds))) for bundle in opened]
+        return comparison.compare(workers, rounds=rounds, progress=progress)
+
+
+def side(bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32") -> Side:
+    """A bundle as one side of a measurement."""
+    from edgetok.lowering import for_onnxruntime
+    from edgetok.worker import Side
+
+    graph = for_onnxruntime(bundle, arithmetic)
+    manifest, tokens = bundle.manifest, tokens_per_block(bundle)
+    dynamic = any(step.dynamic for step in manifest.schedule)
+    return Side(bundle.path.name, graph, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
+
+
+def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
+    """How many tokens enter and leave each block; None when the graph's blocks were not recognised."""
+    import re
+
+    import onnx
+
+    if not bundle.manifest.tokens:
+        return None
+    graph = onnx.load(bundle.model_path, load_external_data=False).graph
+    found = [re.match(r"blocks\.(\d+)/", node.name) for node in graph.node]
+    blocks = 1 + max((int(match[1]) for match in found if match), default=-1)
+    steps = {step.block: step for step in bundle.manifest.schedule}
+    tokens, result = bundle.manifest.tokens, []
+    for block in range(blocks):
+        left = steps[block].tokens_out if block in steps else tokens
+        result.append((tokens, left))
+        tokens = left
+    return tuple(result)
+
+
+def _first_sample(bundle: Bundle) -> Arrays:
+    """Batch 1, or the bundle's fixed batch."""
+    fixed = bundle.manifest.recipe.batch
+    return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}
+
+
+def _open_or_export(
+    against: str, bundle: Bundle, folder: Path, progress: Callable[[str, float], None] | None
+) -> Bundle:
+    """The other side of a comparison: a bundle, or a source exported as the bundle was, but without reduction."""
+    if is_bundle(Path(against)):
+        return open_bundle(Path(against))
+    recipe = bundle.manifest.recipe
+    return export(
+        against,
+        out=folder,
+        dtype=recipe.dtype,
+        batch=recipe.batch,
+        length=recipe.length,
+        size=recipe.size,
+        progress=(lambda text: progress(f"{against}: {text}", 0.0)) if progress else None,
+    )
