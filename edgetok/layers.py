@@ -67,6 +67,15 @@ class LayerTable:
     mean_tokens: bool = False  # whether counts of tokens are means over samples: each input has its own
 
 
+@dataclass(frozen=True)
+class Operator:
+    """All nodes of one kind in a run, in milliseconds: means of the faster half of the runs."""
+
+    op: str
+    calls: int
+    milliseconds: float
+
+
 def places(nodes: Sequence[NodeTime]) -> list[tuple[Place, bool]]:
     """Where each node belongs, and whether its own name says so."""
     named = [_place(node.name) for node in nodes]
@@ -91,7 +100,7 @@ def layer_table(
         tokens: how many tokens enter and leave each block.
         unreduced: the table of the model before reduction, measured beside this one.
     """
-    quiet = sorted(runs, key=lambda run: run.duration)[: (len(runs) + 1) // 2]
+    quiet = _quiet(runs)
     scale = 1e3 * len(quiet)  # from the sum of microseconds to the mean in milliseconds
     times: dict[Place, float] = defaultdict(float)
     by_neighbour = 0.0
@@ -115,6 +124,24 @@ def layer_table(
         blocks_saved=sum(savings) if savings else None,
         runs=len(runs),
     )
+
+
+def operator_table(runs: Sequence[ProfiledRun]) -> tuple[Operator, ...]:
+    """Add up the nodes by kind, the longest first, over the runs that `layer_table` takes."""
+    quiet = _quiet(runs)
+    times: dict[str, float] = defaultdict(float)
+    calls: dict[str, int] = defaultdict(int)
+    for run in quiet:
+        for node in run.nodes:
+            times[node.op] += node.duration / 1e3 / len(quiet)
+            calls[node.op] += 1
+    longest = sorted(times, key=lambda op: -times[op])
+    return tuple(Operator(op, round(calls[op] / len(quiet)), times[op]) for op in longest)
+
+
+def _quiet(runs: Sequence[ProfiledRun]) -> list[ProfiledRun]:
+    """The faster half: what others did on the machine is mostly in the slower one."""
+    return sorted(runs, key=lambda run: run.duration)[: (len(runs) + 1) // 2]
 
 
 def inlined(model: Path, own: Collection[str] = ()) -> bytes:

@@ -9,14 +9,16 @@ from statistics import median
 from typing import Any
 
 from edgetok.comparison import Comparison, compare
-from edgetok.layers import LayerTable, ProfiledRun, layer_table
+from edgetok.layers import LayerTable, ProfiledRun, layer_table, operator_table
+from edgetok.limits import NONE, Limits, judge
+from edgetok.manifest import Fidelity
 from edgetok.report import Check, Latency, Measured, Memory, ProfileReport, Verdict
 from edgetok.statistics import runs_needed
 from edgetok.timing import Progress, Timing
 from edgetok.trace import chrome_trace
 from edgetok.worker import Side, Worker
 
-DRIFT, PROFILER_COST, UNEXPLAINED, LOAD = 0.05, 0.1, 0.05, 0.25  # beyond these the report warns
+DRIFT, PROFILER_COST, UNEXPLAINED, LOAD, UNLIKE = 0.05, 0.1, 0.05, 0.25, 0.1  # beyond these the report warns
 LAYER_TURNS = 4
 
 
@@ -57,6 +59,9 @@ def profile_model(
     device: str,
     environment: Mapping[str, Any],
     effort: Effort = Effort(),
+    limits: Limits = NONE,
+    fidelity: Sequence[Fidelity] = (),
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a model, and what it is compared with, one process each and one at a time.
@@ -68,6 +73,9 @@ def profile_model(
         device: the name of the machine.
         environment: its fingerprint.
         effort: how long it may take.
+        limits: what is demanded of the model.
+        fidelity: how near its outputs come to the original's.
+        command: what was typed, to be told in the report.
         progress: told what is being done and how far it is.
     """
     load = _load_check()
@@ -91,16 +99,27 @@ def profile_model(
             latency=Latency.of(timing, side.batch),
             memory=memory,
             layers=table,
+            operators=operator_table(run),
         )
-        for side, worker, timing, memory, table in zip(sides, workers, timings, memories, tables, strict=True)
+        for side, worker, timing, memory, table, run in zip(
+            sides, workers, timings, memories, tables, runs, strict=True
+        )
     ]
     report = ProfileReport(
+        command=command,
         device=device,
         environment=dict(environment),
         model=measured[0],
         against=measured[1] if against else None,
         comparison=comparison,
-        checks=(load, _governor_check(), *(check for each in measured for check in _checks(each, effort))),
+        fidelity=tuple(fidelity),
+        limits=judge(limits, measured[0].latency.p99, fidelity),
+        checks=(
+            load,
+            _governor_check(),
+            *([_alike_check(*measured, comparison)] if comparison else []),
+            *(check for each in measured for check in _checks(each, effort)),
+        ),
     )
     return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True)}))
 
@@ -156,6 +175,16 @@ def _governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
         return Check(name="clock", verdict="unknown", detail="the system does not say how it sets the CPU's clock")
     verdict: Verdict = "pass" if governors == {"performance"} else "warn"
     return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
+
+
+def _alike_check(ours: Measured, theirs: Measured, comparison: Comparison) -> Check:
+    """Whether the machine was alike when each side was measured alone: the medians' ratio is then that of the turns."""
+    alone = theirs.latency.median.value / ours.latency.median.value
+    apart = abs(alone / comparison.speedup.value - 1)
+    told = f"{alone:.2f}x by their latencies alone, {comparison.speedup.value:.2f}x in turns"
+    if apart > UNLIKE:
+        return Check(name="sides in like states", verdict="warn", detail=f"{told}: trust the turns")
+    return Check(name="sides in like states", verdict="pass", detail=told)
 
 
 def _checks(measured: Measured, effort: Effort) -> list[Check]:

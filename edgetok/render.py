@@ -6,11 +6,12 @@ from rich.text import Text
 
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable
+from edgetok.limits import Judged
 from edgetok.report import Check, Measured, ProfileReport
 from edgetok.statistics import Quantile
 
 WIDTH = 100
-MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "unknown": "[dim]unknown[/]"}
+MARKS = {"fail": "[bold red]fail[/]", "pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "unknown": "[dim]unknown[/]"}
 
 
 def render(report: ProfileReport, console: Console) -> None:
@@ -19,6 +20,8 @@ def render(report: ProfileReport, console: Console) -> None:
     console.print(_summary(report.device, sides), width=WIDTH)
     if report.comparison:
         console.print(_comparison(report.comparison), width=WIDTH)
+    if report.limits:
+        console.print(_limits(report.limits), width=WIDTH)
     console.print(_layers(report.model), width=WIDTH)
     console.print(_checks(report.checks), width=WIDTH)
 
@@ -62,6 +65,15 @@ def _comparison(comparison: Comparison) -> Text:
         f"{comparison.verdict}, in {len(comparison.rounds)} interleaved rounds, one process a side\n",
         style="bold",
     )
+
+
+def _limits(limits: tuple[Judged, ...]) -> Table:
+    table = Table(title="Limits", title_justify="left")
+    for name in ("", "demanded", "found", ""):
+        table.add_column(name)
+    for limit in limits:
+        table.add_row(limit.name, limit.limit, Text(limit.found), MARKS[limit.verdict])
+    return table
 
 
 def _layers(measured: Measured) -> Group:

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetok.comparison import Comparison
 from edgetok.errors import OutputError
-from edgetok.layers import Layer, LayerTable
+from edgetok.layers import Layer, LayerTable, Operator
+from edgetok.limits import Judged
+from edgetok.manifest import Fidelity
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
 
@@ -39,6 +41,7 @@ class Latency(_Record):
     samples_per_second: float
     drift: float  # by how much the second half of the runs was slower than the first
     warm_up: WarmUp
+    milliseconds: tuple[float, ...]  # every run, in the order made
 
     @classmethod
     def of(cls, timing: Timing, batch: int) -> "Latency":
@@ -54,6 +57,7 @@ class Latency(_Record):
             samples_per_second=1e3 * batch * len(times) / sum(times),
             drift=timing.drift,
             warm_up=timing.warm_up,
+            milliseconds=tuple(round(each, 4) for each in times),
         )
 
 
@@ -73,6 +77,7 @@ class Measured(_Record):
     latency: Latency
     memory: Memory
     layers: LayerTable
+    operators: tuple[Operator, ...]
 
 
 class Check(_Record):
@@ -84,15 +89,29 @@ class Check(_Record):
 
 
 class ProfileReport(_Record):
-    """A profile. `schema_version` grows whenever a reader of the JSON would have to change."""
+    """A profile. `schema_version` grows whenever a reader of the JSON would have to change.
+
+    `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed.
+    """
 
     schema_version: Literal[1] = 1
+    command: str | None = None
     device: str
     environment: dict[str, Any]
     model: Measured
     against: Measured | None = None
     comparison: Comparison | None = None
+    fidelity: tuple[Fidelity, ...] = ()
+    limits: tuple[Judged, ...] = ()
     checks: tuple[Check, ...]
+
+    @property
+    def verdict(self) -> Literal["pass", "warn", "fail"]:
+        """The worst of the limits; a pass under doubtful conditions is a warning."""
+        verdicts = {limit.verdict for limit in self.limits}
+        if "fail" in verdicts:
+            return "fail"
+        return "warn" if "warn" in verdicts | {check.verdict for check in self.checks} else "pass"
 
 
 def layers_csv(report: ProfileReport) -> str:
@@ -108,14 +127,17 @@ def layers_csv(report: ProfileReport) -> str:
 
 
 def save(report: ProfileReport, trace: Mapping[str, Any], folder: Path, *, force: bool = False) -> None:
-    """Write report.json, layers.csv and trace.json into a new folder: all of them or nothing.
+    """Write report.html, report.json, layers.csv and trace.json into a new folder: all of them or nothing.
 
     Raises:
         OutputError: the folder exists and `force` is not set, or it cannot be written.
     """
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists already: name another folder, or pass --force to write into it")
+    from edgetok.page.html import page
+
     files = {
+        "report.html": page(report),
         "report.json": report.model_dump_json(indent=2) + "\n",
         "layers.csv": layers_csv(report),
         "trace.json": json.dumps(trace) + "\n",

@@ -166,7 +166,7 @@ def test_terminal_table_fits_and_says_it_in_words(profile):
 def test_report_is_saved_whole_or_not_at_all(profile, tmp_path):
     folder = tmp_path / "new" / "report"
     save(profile.report, profile.trace, folder)
-    assert sorted(file.name for file in folder.iterdir()) == ["layers.csv", "report.json", "trace.json"]
+    assert sorted(file.name for file in folder.iterdir()) == ["layers.csv", "report.html", "report.json", "trace.json"]
     assert json.loads((folder / "report.json").read_text())["schema_version"] == 1
     assert json.loads((folder / "trace.json").read_text()) == profile.trace
     rows = list(csv.DictReader((folder / "layers.csv").read_text().splitlines()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgetok.api.verbs import check_arithmetic, export, resolve_device
 from edgetok.bundle import Bundle, is_bundle, open_bundle
 from edgetok.errors import UsageError
+from edgetok.limits import NONE, Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,8 @@ def profile(
     force: bool = False,
     effort: Effort | None = None,
     arithmetic: Arithmetic = "a32",
+    limits: Limits = NONE,
+    command: str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> ProfileReport:
     """Measure a bundle: latency, memory, time per block; against another one, or against its source, as a ratio.
@@ -40,10 +43,12 @@ def profile(
         bundle: the bundle's folder.
         against: another bundle, or a source, which is exported without reduction first.
         device: a profile of devices/ that fits this machine, or "cpu".
-        out: a new folder for report.json, layers.csv and trace.json.
+        out: a new folder for report.html, report.json, layers.csv and trace.json.
         force: write into a folder that exists.
         effort: how long it may take.
         arithmetic: of the bundle, as `load` takes it; the other side's is a32.
+        limits: what is demanded of the bundle.
+        command: what was typed, to be told in the report.
         progress: told what is being done, and how far it is.
     """
     from edgetok import profiling, report
@@ -61,7 +66,10 @@ def profile(
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
             device=found.name,
             environment=environment().model_dump(mode="json"),
-            effort=effort or profiling.Effort(),
+            effort=effort or profiling.Effort(percentile=0.99 if limits.max_p99 else 0.9),
+            limits=limits,
+            fidelity=opened.manifest.fidelity,
+            command=command,
             progress=progress,
         )
     if out is not None:

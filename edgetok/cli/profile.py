@@ -20,16 +20,28 @@ def command(
     ] = None,
     on: Device = "cpu",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write report.json, layers.csv and trace.json.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Write report.html, report.json, layers.csv and trace.json."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that exists.")] = False,
     arithmetic: Arithmetic = "a32",
+    max_p99: Annotated[
+        str | None, typer.Option("--max-p99", metavar="TIME", help="Fail where p99 of the latency is above, as 20ms.")
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option("--min-cosine", metavar="X", help="Fail where an output is less like the original.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
     """Measure latency, memory and the time of each block, alone or against the original."""
-    from edgetok import api
+    import sys
+    from shlex import join
 
+    from edgetok import api
+    from edgetok.limits import Limits, milliseconds
+
+    limits = Limits(None if max_p99 is None else milliseconds(max_p99), min_cosine)
     with progress() as tell:
         report = api.profile(
             bundle,
@@ -38,6 +50,8 @@ def command(
             out=out,
             force=force,
             arithmetic=arithmetic,  # type: ignore[arg-type]  # api says what is accepted
+            limits=limits,
+            command=join(["edgetok", *sys.argv[1:]]),
             progress=tell,
         )
 
@@ -46,6 +60,8 @@ def command(
 
         print_report(report, console)
         if out is not None:
-            console.print(f"written to {out}: report.json, layers.csv, trace.json", markup=False, soft_wrap=True)
+            files = "report.html, report.json, layers.csv, trace.json"
+            console.print(f"written to {out}: {files}", markup=False, soft_wrap=True)
 
-    return Answer(report.model_dump(mode="json"), render)
+    data = report.model_dump(mode="json") | {"verdict": report.verdict}
+    return Answer(data, render, exit_code=int(report.verdict == "fail"))

@@ -1,0 +1,143 @@
+"""The figures of a report, as SVG that takes its colours from the page: light, dark and in print.
+
+matplotlib draws with the stand-in colours below; each becomes a CSS variable of the page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgetok.comparison import Comparison
+from edgetok.layers import LayerTable, Operator
+from edgetok.report import Measured
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#010101", "#020202"
+SERIES = ("#030303", "#040404", "#050505", "#060606")
+_VARIABLES = {INK: "--ink", FAINT: "--faint", **{color: f"--series-{i}" for i, color in enumerate(SERIES)}}
+_STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
+    "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False, "grid.color": FAINT,
+}  # fmt: skip
+WIDTH = 7.2  # inches; the page scales it
+
+
+def latency(sides: Sequence[Measured]) -> str:
+    """How the runs are distributed, and in which order they came: bimodal and drifting runs show."""
+    with _drawing("latency", 3.2, panels=2) as (figure, (spread, order)):
+        highest = max(side.latency.p99.value for side in sides) * 1.1
+        lowest = min(side.latency.fastest for side in sides)
+        for color, side in zip(SERIES, sides, strict=False):
+            times = side.latency.milliseconds
+            bins = [lowest + (highest - lowest) * i / 40 for i in range(41)]
+            clipped = [min(time, highest) for time in times]
+            weights = [100 / len(times)] * len(times)
+            spread.hist(clipped, bins=bins, weights=weights, color=color, alpha=0.6, label=side.label)
+            spread.axvline(side.latency.median.value, color=color, linewidth=1.5)
+            order.plot(range(1, len(times) + 1), times, ".", color=color, markersize=3)
+        spread.set(xlabel="ms; line: median; beyond p99 in the last bar", ylabel="% of the runs")
+        order.set(xlabel="run, in the order made", ylabel="ms")
+        spread.legend()
+        return _svg(figure)
+
+
+def speedup(comparison: Comparison) -> str:
+    """The ratio of every round, with the median's interval."""
+    with _drawing("speedup", 1.6) as (figure, (axes,)):
+        ratios = [theirs / ours for ours, theirs in comparison.rounds]
+        low, high = comparison.speedup.low, comparison.speedup.high
+        if low is not None and high is not None:
+            axes.axvspan(low, high, color=SERIES[0], alpha=0.25, linewidth=0, label="95 % interval")
+        axes.plot(ratios, range(1, len(ratios) + 1), "o", color=SERIES[0], markersize=4, label="a round")
+        axes.axvline(1, color=INK, linewidth=1, linestyle=":", label="equally fast")
+        axes.set(xlabel=f"times as fast as {comparison.against}", ylabel="round")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return _svg(figure)
+
+
+def tokens(table: LayerTable) -> str | None:
+    """How many tokens enter each block; None where that is not known."""
+    blocks = [layer for layer in table.layers if layer.tokens_in is not None]
+    if not blocks:
+        return None
+    with _drawing("tokens", 2.2) as (figure, (axes,)):
+        entering, last = [layer.tokens_in or 0 for layer in blocks], blocks[-1].tokens_out or 0
+        axes.bar(range(len(blocks)), entering, color=SERIES[0], alpha=0.6, label="enter the block")
+        leaving = [*entering[1:], last]
+        axes.bar(range(len(blocks)), leaving, color=SERIES[0], label="leave it")
+        _blocks_along(axes, [layer.name for layer in blocks])
+        axes.set(ylabel="tokens")
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+        return _svg(figure)
+
+
+def blocks(table: LayerTable, unreduced: LayerTable | None) -> str:
+    """Time of each block by part, and of the same block in the model compared with."""
+    with _drawing("blocks", 3) as (figure, (axes,)):
+        names, bottom = [layer.name for layer in table.layers], [0.0] * len(table.layers)
+        parts: dict[str, list[float]] = {
+            name: [getattr(layer, name) or 0.0 for layer in table.layers] for name in ("attention", "mlp", "reduce")
+        }
+        known = [sum(each) for each in zip(*parts.values(), strict=True)]
+        parts["other"] = [layer.milliseconds - part for layer, part in zip(table.layers, known, strict=True)]
+        for color, (name, heights) in zip(SERIES, parts.items(), strict=True):
+            if any(height > 1e-6 for height in heights):
+                axes.bar(range(len(names)), heights, bottom=bottom, color=color, label=name)
+            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+        if unreduced is not None:
+            before = {layer.name: layer.milliseconds for layer in unreduced.layers}
+            places = [i for i, name in enumerate(names) if name in before]
+            axes.plot(places, [before[names[i]] for i in places], "_", color=INK, markersize=14, label="compared with")
+        _blocks_along(axes, names)
+        axes.set(ylabel="ms")
+        axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1))
+        return _svg(figure)
+
+
+def operators(found: Sequence[Operator]) -> str:
+    """Time by kind of operator, the most first."""
+    with _drawing("operators", 0.6 + 0.25 * len(found)) as (figure, (axes,)):
+        names = [f"{each.op} × {each.calls}" for each in found]
+        axes.barh(names, [each.milliseconds for each in found], color=SERIES[0])
+        axes.invert_yaxis()
+        axes.set(xlabel="ms of a run")
+        return _svg(figure)
+
+
+def _blocks_along(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), [name.removeprefix("blocks.") for name in names], fontsize=8)
+    axes.set_xlabel("block")
+    if len(names) > 24:  # no room for every name
+        axes.set_xticks(range(0, len(names), len(names) // 12))
+
+
+@contextmanager
+def _drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure in the page's style. Not pyplot's: it is forgotten when it goes out of use."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        yield figure, list(axes)
+
+
+def _svg(figure: Figure) -> str:
+    """The <svg> element, without a date, its colours as the page's variables."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return re.sub("|".join(_VARIABLES), lambda match: f"var({_VARIABLES[match[0]]})", svg)

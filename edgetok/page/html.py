@@ -1,0 +1,28 @@
+"""A report as one HTML file that opens without a network, in light, dark and print."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from edgetok.page import figures
+from edgetok.report import ProfileReport
+
+MOST_OPERATORS = 12
+
+
+def page(report: ProfileReport) -> str:
+    """The whole file: text, tables, figures and style; it loads nothing and runs no script."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    model, against = report.model, report.against
+    drawn = {
+        "latency": figures.latency([side for side in (model, against) if side]),
+        "speedup": figures.speedup(report.comparison) if report.comparison else None,
+        "tokens": figures.tokens(model.layers),
+        "blocks": figures.blocks(model.layers, against.layers if against else None),
+        "operators": figures.operators(model.operators[:MOST_OPERATORS]),
+    }
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("edgetok.page").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(report=report, figures={name: svg and Markup(svg) for name, svg in drawn.items()})

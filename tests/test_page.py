@@ -1,0 +1,191 @@
+"""The report as a page: whole, quiet, readable by a program, and opened by a real browser."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from edgetok.comparison import Comparison
+from edgetok.errors import UsageError
+from edgetok.layers import Layer, LayerTable, NodeTime, Operator, ProfiledRun, operator_table
+from edgetok.limits import Limits, judge, milliseconds
+from edgetok.manifest import Fidelity
+from edgetok.page.html import page
+from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
+from edgetok.statistics import quantile, ratio
+from edgetok.timing import Timing, WarmUp
+
+DEMANDED = Limits(max_p99=30, min_cosine=0.99)
+FIGURES = {"figure-latency", "figure-speedup", "figure-tokens", "figure-blocks", "figure-operators"}
+VOID = {"meta", "link", "br"}
+OPTIONAL = {"td", "th", "tr", "p"}  # HTML lets their end tags out
+
+
+def measured(label: str, slower: float, blocks: int) -> Measured:
+    times = tuple(slower * (20 + 0.01 * (i * 37 % 100)) for i in range(400))
+    part = 18 * slower / blocks
+    rows = [
+        Layer(f"blocks.{i}", 257 - i, 256 - i, part, 0.9 / blocks, part / 2, part / 4, part / 4, 0.1)
+        for i in range(blocks)
+    ]
+    table = LayerTable(20 * slower, tuple(rows), 2 * slower, 0.1, 1.0, 2.0, 16)
+    return Measured(
+        label=label,
+        model_id="0" * 64,
+        runtime={"runtime": "onnxruntime", "version": "1.32.0", "threads": "2"},
+        latency=Latency.of(Timing(times, WarmUp(25, 0.5, steady=True)), batch=1),
+        memory=Memory(peak=200_000_000, before_loading=50_000_000),
+        layers=table,
+        operators=(Operator("MatMul", 72, 12 * slower), Operator("Add", 24, 3 * slower)),
+    )
+
+
+def made(label: str = "small", blocks: int = 12, limits: Limits = DEMANDED) -> ProfileReport:
+    fidelity = (Fidelity(output="logits", cosine=0.97, sqnr_db=12.0, max_abs=0.1, top1=1.0),)
+    ours, theirs = measured(label, 1.0, blocks), measured("original", 1.5, blocks)
+    rounds = tuple((20.0 + i % 3, 30.0 + i % 2) for i in range(15))
+    return ProfileReport(
+        command=f"edgetok profile {label}",
+        device="x86-cpu",
+        environment={"cpu": "Xeon", "packages": {"numpy": "2.0"}, "governors": ["performance"]},
+        model=ours,
+        against=theirs,
+        comparison=Comparison(label, "original", ratio([(b, a) for a, b in rounds]), rounds, (15, 10)),
+        fidelity=fidelity,
+        limits=judge(limits, ours.latency.p99, fidelity),
+        checks=(Check(name="clock", verdict="warn", detail="the system does not say"),),
+    )
+
+
+class Reader(HTMLParser):
+    """Element names, ids, what would be loaded, the text; complains of end tags that fit no start."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.loaded, self.text, self.tags = [], [], [], "", set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        found = dict(attrs)
+        self.ids += filter(None, [found.get("id")])
+        self.loaded += [value for key, value in attrs if key in ("src", "href", "xlink:href", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open[-1] in OPTIONAL and self.open[-1] != tag:
+            self.open.pop()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_every_figure_is_there_and_nothing_is_loaded():
+    report = made()
+    text = page(report)
+    found = Reader(text)
+    assert set(found.ids) >= FIGURES and found.open == []
+    assert "script" not in found.tags and all(each.startswith(("#", "data:,")) for each in found.loaded)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "1.48 times as fast as original" in found.text and "edgetok profile small" in found.text
+    assert page(report) == text  # no date, nothing drawn
+
+
+def test_colours_are_the_page_s():
+    text = page(made())
+    assert not re.search(r"#0[1-6]0[1-6]0[1-6]", text)
+    assert {f"var(--series-{i})" for i in range(3)} | {"var(--ink)"} <= set(re.findall(r"var\(--[\w-]+\)", text))
+
+
+def test_the_verdict_comes_first():
+    found = Reader(page(made())).text
+    assert found.index("FAIL") < found.index("Latency") and "0.9700 of logits" in found
+    assert made(limits=Limits()).verdict == "warn"  # of the clock
+    assert made(limits=Limits(max_p99=30)).verdict == "warn"
+
+
+def test_names_are_text_not_markup():
+    found = Reader(page(made(label="<script>alert(1)</script>&")))
+    assert "script" not in found.tags and "<script>alert(1)</script>&" in found.text
+
+
+def test_a_model_alone():
+    report = made().model_copy(update={"against": None, "comparison": None, "fidelity": (), "limits": ()})
+    found = Reader(page(report))
+    assert FIGURES - set(found.ids) == {"figure-speedup"} and "No limit was demanded" in found.text
+
+
+def test_five_hundred_blocks():
+    assert len(page(made(blocks=500))) < 6_000_000
+
+
+def test_operators_are_those_of_the_faster_half():
+    def run(start, *nodes):
+        times = [NodeTime(f"n{i}", op, start + i, duration) for i, (op, duration) in enumerate(nodes)]
+        return ProfiledRun(start, sum(duration for _, duration in nodes), tuple(times))
+
+    fast = run(0, ("Add", 1000.0), ("MatMul", 3000.0), ("Add", 1000.0))
+    slow = run(10, ("Add", 90000.0), ("MatMul", 90000.0), ("Add", 90000.0))
+    assert operator_table([fast, slow]) == (Operator("MatMul", 1, 3.0), Operator("Add", 2, 2.0))
+
+
+@pytest.mark.parametrize(("text", "value"), [("20ms", 20), ("0.02s", 20), ("800us", 0.8), (" .5 ms", 0.5)])
+def test_times_have_units(text, value):
+    assert milliseconds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["20", "ms", "-1ms", "0ms", "1e3ms", "20 minutes", "nan ms"])
+def test_what_is_no_time(text):
+    with pytest.raises(UsageError, match="a number with its unit is accepted"):
+        milliseconds(text)
+
+
+def test_a_limit_is_judged_by_the_interval():
+    p99 = quantile([10 + i / 1000 for i in range(1000)], 0.99)
+    few = quantile([10.0, 11.0, 12.0], 0.99)
+
+    def verdict(limits, found=p99, fidelity=()):
+        (judged,) = judge(limits, found, fidelity)
+        return judged.verdict
+
+    assert verdict(Limits(max_p99=11)) == "pass" and verdict(Limits(max_p99=10.5)) == "fail"
+    assert verdict(Limits(max_p99=p99.value)) == "warn"  # within the interval
+    assert verdict(Limits(max_p99=100), few) == "warn"  # too few runs to say
+    assert verdict(Limits(min_cosine=0.9)) == "warn"  # nothing was compared
+    with pytest.raises(UsageError, match="a cosine of 1.5: -1 to 1 are accepted"):
+        Limits(min_cosine=1.5)
+
+
+CHROMIUM = (
+    "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+)  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("blocks", [12, 500])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_browser_shows_it(tmp_path, theme, blocks):
+    """No console message, both themes, nothing wider than a narrow screen, 500 blocks in less than two seconds."""
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium: apt install chromium")
+    file, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    # A page scrolls sideways where its content is wider than its window: the script that finds out is the test's own.
+    script = "<script>console.log('WIDTH', document.documentElement.scrollWidth, performance.now())</script>"
+    file.write_text(page(made(blocks=blocks)).replace("</body>", script + "</body>"))
+    preferred = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
+    written = [f"--user-data-dir={tmp_path}/user", f"--screenshot={shot}", "--window-size=500,4000"]
+    done = subprocess.run([*CHROMIUM, *written, *preferred, file.as_uri()], capture_output=True, text=True, timeout=120)
+    told = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert len(told) == 1, told
+    width, ready = map(float, re.search(r"WIDTH (\d+) ([\d.]+)", told[0]).groups())
+    assert width <= 500 and ready < 2000
+    with Image.open(shot) as picture:
+        paper = picture.convert("RGB").getpixel((2, 3990))
+        assert (sum(paper) < 150) == (theme == "dark") and len(picture.convert("RGB").getcolors(1 << 24)) > 50
