@@ -19,7 +19,8 @@ demo: .venv/ready
 	rm -rf .demo
 	$(DEMO)/edgetok export zoo:dinov2-style-s14 --reduce tome:r=16 -o .demo/small
 	$(DEMO)/edgetok run .demo/small --input "$$($(DEMO)/python .ci/photograph.py)"
-	$(DEMO)/edgetok profile .demo/small --against zoo:dinov2-style-s14 -o .demo/report
+	$(DEMO)/edgetok profile .demo/small --against zoo:dinov2-style-s14 --input "$$($(DEMO)/python .ci/photograph.py)" \
+	  -o .demo/report
 
 test: .venv-test/ready
 	OMP_NUM_THREADS=1 $(TEST)/python -m pytest -n $(WORKERS)

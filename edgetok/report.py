@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,9 @@ from edgetok.limits import Judged
 from edgetok.manifest import Fidelity
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
+
+if TYPE_CHECKING:
+    from edgetok.page.pictures import TokenPicture
 
 Verdict = Literal["pass", "warn", "unknown"]
 SCOPE = "host wall time of one run, from input arrays in memory to output arrays in memory; no preprocessing"
@@ -126,7 +129,14 @@ def layers_csv(report: ProfileReport) -> str:
     return text.getvalue()
 
 
-def save(report: ProfileReport, trace: Mapping[str, Any], folder: Path, *, force: bool = False) -> None:
+def save(
+    report: ProfileReport,
+    trace: Mapping[str, Any],
+    folder: Path,
+    *,
+    pictures: "Sequence[TokenPicture]" = (),
+    force: bool = False,
+) -> None:
     """Write report.html, report.json, layers.csv and trace.json into a new folder: all of them or nothing.
 
     Raises:
@@ -137,7 +147,7 @@ def save(report: ProfileReport, trace: Mapping[str, Any], folder: Path, *, force
     from edgetok.page.html import page
 
     files = {
-        "report.html": page(report),
+        "report.html": page(report, pictures),
         "report.json": report.model_dump_json(indent=2) + "\n",
         "layers.csv": layers_csv(report),
         "trace.json": json.dumps(trace) + "\n",

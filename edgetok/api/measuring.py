@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgetok.comparison import Comparison
     from edgetok.lowering import Arithmetic
+    from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
     from edgetok.report import ProfileReport
     from edgetok.worker import Side
@@ -28,6 +29,7 @@ def profile(
     bundle: str | Path,
     *,
     against: str | Path | None = None,
+    input: str | Path | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
     force: bool = False,
@@ -42,6 +44,8 @@ def profile(
     Args:
         bundle: the bundle's folder.
         against: another bundle, or a source, which is exported without reduction first.
+        input: a picture, recording, text or .npz file to measure with, instead of the bundle's first sample; a picture
+            is shown with what became of its tokens.
         device: a profile of devices/ that fits this machine, or "cpu".
         out: a new folder for report.html, report.json, layers.csv and trace.json.
         force: write into a folder that exists.
@@ -57,7 +61,7 @@ def profile(
     found = resolve_device(device)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic)
-    feeds = _first_sample(opened)
+    feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
     with TemporaryDirectory(prefix="edgetok-") as folder:
         other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
         sides = [side(opened, feeds, arithmetic), *([side(other, feeds)] if other else [])]
@@ -73,7 +77,8 @@ def profile(
             progress=progress,
         )
     if out is not None:
-        report.save(done.report, done.trace, Path(out), force=force)
+        pictures = () if input is None else _token_pictures(opened, str(input), feeds)
+        report.save(done.report, done.trace, Path(out), pictures=pictures, force=force)
     return done.report
 
 
@@ -139,6 +144,33 @@ def _first_sample(bundle: Bundle) -> Arrays:
     """Batch 1, or the bundle's fixed batch."""
     fixed = bundle.manifest.recipe.batch
     return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}
+
+
+def _from_file(bundle: Bundle, file: str) -> Arrays:
+    """One sample, as often as the bundle's fixed batch asks for it."""
+    from edgetok.inputs import load_inputs
+
+    return load_inputs([file] * (bundle.manifest.recipe.batch or 1), bundle.manifest.inputs, bundle.path)
+
+
+def _token_pictures(bundle: Bundle, file: str, feeds: Arrays) -> tuple[TokenPicture, ...]:
+    """What became of a picture's tokens; nothing where the input is no picture, or nothing is reduced."""
+    from edgetok import token_trace
+    from edgetok.lowering import for_onnxruntime
+    from edgetok.page.pictures import token_pictures
+    from edgetok.preprocess.image import ImagePreprocess, open_picture
+    from edgetok.runtimes.ort import session
+
+    seen = [spec.preprocess for spec in bundle.manifest.inputs if isinstance(spec.preprocess, ImagePreprocess)]
+    if len(seen) != 1 or not bundle.manifest.schedule:
+        return ()
+    model = for_onnxruntime(bundle, "a32")
+    graph, applied = token_trace.watched(model)
+    names = [name for each in applied for name in each.outputs]
+    run = session(graph, weights=model.parent)
+    found = dict(zip(names, run.run(names, feeds), strict=True))
+    rows = token_trace.compose(applied, found, bundle.manifest.tokens)
+    return token_pictures(seen[0].cut(open_picture(file), file), rows)
 
 
 def _open_or_export(

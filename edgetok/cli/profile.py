@@ -18,6 +18,9 @@ def command(
     against: Annotated[
         str | None, typer.Option(metavar="BUNDLE|SOURCE", help="Compare with it; a source is exported unreduced.")
     ] = None,
+    input: Annotated[
+        str | None, typer.Option("--input", metavar="FILE", help="Measure with it; a picture is shown with its tokens.")
+    ] = None,
     on: Device = "cpu",
     out: Annotated[
         Path | None,
@@ -46,6 +49,7 @@ def command(
         report = api.profile(
             bundle,
             against=against,
+            input=input,
             device=on,
             out=out,
             force=force,

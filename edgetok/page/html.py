@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from edgetok.page import figures
+from edgetok.page.pictures import TokenPicture
 from edgetok.report import ProfileReport
 
 MOST_OPERATORS = 12
 
 
-def page(report: ProfileReport) -> str:
-    """The whole file: text, tables, figures and style; it loads nothing and runs no script."""
+def page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -> str:
+    """The whole file: text, tables, figures and style; it loads nothing and runs no script.
+
+    Args:
+        report: what was measured.
+        pictures: of the tokens on the input that was measured.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -25,4 +32,5 @@ def page(report: ProfileReport) -> str:
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("edgetok.page").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(report=report, figures={name: svg and Markup(svg) for name, svg in drawn.items()})
+    drawn_figures = {name: svg and Markup(svg) for name, svg in drawn.items()}
+    return template.render(report=report, pictures=pictures, figures=drawn_figures)
