@@ -4,6 +4,8 @@ A limit is passed when the whole 95 % interval keeps it, failed when the whole i
 measurement does not tell, which is a warning.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from edgetok.errors import UsageError
 from edgetok.manifest import Fidelity
 from edgetok.statistics import Quantile
 
+Verdict = Literal["pass", "warn", "fail"]
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -43,7 +46,7 @@ class Judged:
     name: str
     limit: str
     found: str
-    verdict: Literal["pass", "warn", "fail"]
+    verdict: Verdict
 
 
 def milliseconds(text: str) -> float:
@@ -70,16 +73,20 @@ def judge(limits: Limits, p99: Quantile, fidelity: Sequence[Fidelity]) -> tuple[
         judged.append(_p99(limits.max_p99, p99))
     if limits.min_cosine is not None:
         worst = min(fidelity, key=lambda each: each.cosine, default=None)
-        found, verdict = "the bundle's manifest holds no comparison", "warn"
-        if worst is not None:
-            found = f"{worst.cosine:.4f} of {worst.output}"
-            verdict = "pass" if worst.cosine >= limits.min_cosine else "fail"
-        judged.append(Judged("cosine to the original", f"at least {limits.min_cosine:g}", found, verdict))
+        judged.append(_cosine(limits.min_cosine, worst))
     return tuple(judged)
 
 
+def _cosine(least: float, worst: Fidelity | None) -> Judged:
+    name, limit = "cosine to the original", f"at least {least:g}"
+    if worst is None:
+        return Judged(name, limit, "the bundle's manifest holds no comparison", "warn")
+    found = f"{worst.cosine:.4f} of {worst.output}"
+    return Judged(name, limit, found, "pass" if worst.cosine >= least else "fail")
+
+
 def _p99(most: float, p99: Quantile) -> Judged:
-    verdict: Literal["pass", "warn", "fail"] = "warn"
+    verdict: Verdict = "warn"
     if p99.high is not None and p99.high <= most:
         verdict = "pass"
     elif p99.low is not None and p99.low > most:

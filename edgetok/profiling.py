@@ -117,7 +117,7 @@ def profile_model(
         checks=(
             load,
             _governor_check(),
-            *([_alike_check(*measured, comparison)] if comparison else []),
+            *([_alike_check(measured[0], measured[1], comparison)] if comparison else []),
             *(check for each in measured for check in _checks(each, effort)),
         ),
     )

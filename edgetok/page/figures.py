@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable, Operator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#010101", "#020202"
 SERIES = ("#030303", "#040404", "#050505", "#060606")
 _VARIABLES = {INK: "--ink", FAINT: "--faint", **{color: f"--series-{i}" for i, color in enumerate(SERIES)}}
-_STYLE = {
+_STYLE: dict[str, Any] = {  # matplotlib's names
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
@@ -126,7 +126,7 @@ def _drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[Figure
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):  # type: ignore[arg-type]
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(1, panels, squeeze=False)[0]
         yield figure, list(axes)
