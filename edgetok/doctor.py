@@ -178,9 +178,18 @@ import torch
 assert (torch.ones(2, 2) @ torch.ones(2, 2)).sum() == 8
 print("computes; CUDA", "available" if torch.cuda.is_available() else "not available")
 """
+_OPENVINO = """
+import numpy, openvino
+from openvino import opset13 as op
+x = op.parameter([2], numpy.float32)
+compiled = openvino.Core().compile_model(openvino.Model([op.relu(x)], [x]), "CPU")
+assert compiled([numpy.array([-1, 2], "float32")])[0].tolist() == [0, 2]
+print("computes; devices:", ", ".join(openvino.Core().available_devices))
+"""
 TRIALS = (
     ("onnxruntime", _ONNXRUNTIME, "pip install --force-reinstall onnxruntime"),
     ("onnxruntime-gpu", _ONNXRUNTIME, "pip install --force-reinstall onnxruntime-gpu"),
+    ("openvino", _OPENVINO, "pip install --force-reinstall openvino"),
     ("safetensors", _SAFETENSORS, "pip install --force-reinstall safetensors"),
     ("torch", _TORCH, "pip install --force-reinstall torch"),
 )

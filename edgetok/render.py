@@ -7,7 +7,7 @@ from rich.text import Text
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
-from edgetok.report import Check, Measured, ProfileReport
+from edgetok.report import Check, Measured, OnRuntime, ProfileReport
 from edgetok.statistics import Quantile
 
 WIDTH = 100
@@ -22,6 +22,8 @@ def render(report: ProfileReport, console: Console) -> None:
         console.print(_comparison(report.comparison), width=WIDTH)
     if report.limits:
         console.print(_limits(report.limits), width=WIDTH)
+    if report.runtimes:
+        console.print(_runtimes(report.runtimes), width=WIDTH)
     console.print(_layers(report.model), width=WIDTH)
     console.print(_checks(report.checks), width=WIDTH)
 
@@ -73,6 +75,20 @@ def _limits(limits: tuple[Judged, ...]) -> Table:
         table.add_column(name)
     for limit in limits:
         table.add_row(limit.name, limit.limit, Text(limit.found), MARKS[limit.verdict])
+    return table
+
+
+def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Table:
+    first = runtimes[0].runtime["runtime"]
+    table = Table(title="The bundle on each runtime, in turns", title_justify="left", caption_justify="left")
+    table.caption = f"speed-up and least cosine of an output are set against {first}"
+    for name in ("", "precision", "ms", "speed-up", "cosine"):
+        table.add_column(name, justify="left" if name in ("", "precision") else "right")
+    for each in runtimes:
+        ratio = "1" if each.speedup is None else _quantile(each.speedup)
+        cosine = "1" if each.speedup is None else f"{min(found.cosine for found in each.fidelity):.6f}"
+        name = f"{each.runtime['runtime']} {each.runtime['version']}"
+        table.add_row(name, each.runtime.get("precision", "the graph's"), _number(each.median), ratio, cosine)
     return table
 
 

@@ -83,6 +83,18 @@ class Measured(_Record):
     operators: tuple[Operator, ...]
 
 
+class OnRuntime(_Record):
+    """The same bundle on one of the installed runtimes, in turns with the first of them.
+
+    `median` is of the turns, in milliseconds; `speedup` and `fidelity` set it against the first, and are empty for it.
+    """
+
+    runtime: dict[str, str]
+    median: float
+    speedup: Quantile | None = None
+    fidelity: tuple[Fidelity, ...] = ()
+
+
 class Check(_Record):
     """Something that a reader must know before trusting the figures."""
 
@@ -106,6 +118,7 @@ class ProfileReport(_Record):
     comparison: Comparison | None = None
     fidelity: tuple[Fidelity, ...] = ()
     limits: tuple[Judged, ...] = ()
+    runtimes: tuple[OnRuntime, ...] = ()
     checks: tuple[Check, ...]
 
     @property

@@ -10,6 +10,7 @@ if __name__ != "edgetok.runtimes":
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
@@ -40,6 +41,7 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
+    package: ClassVar[str]  # what is imported
 
     def __init__(self, model: Source, inputs: Sequence[TensorSpec], *, threads: int | None = None, plain: bool = False):
         if threads is not None and threads < 1:
@@ -91,6 +93,12 @@ class Runtime(ABC):
 def names() -> list[str]:
     """The names of all runtimes, whether their package is installed or not."""
     return sorted(_classes())
+
+
+def of_files() -> list[str]:
+    """The names of the runtimes that run an ONNX file and whose package is installed; ONNX Runtime first."""
+    found = [name for name, of in _classes().items() if name != "eager" and find_spec(of.package)]
+    return sorted(found, key=lambda name: (name != "onnxruntime", name))
 
 
 def load(name: str) -> type[Runtime]:

@@ -13,6 +13,7 @@ class Eager(Runtime):
     """The `reference` of a source that was captured from PyTorch."""
 
     name = "eager"
+    package = "torch"
 
     def _activate(self) -> None:
         if not callable(self.model):

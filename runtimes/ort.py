@@ -22,6 +22,7 @@ class OnnxRuntime(Runtime):
     """A bundle's model.onnx, or any other, on ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
+    package = "onnxruntime"
 
     def _activate(self) -> None:
         assert not callable(self.model)

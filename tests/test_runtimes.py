@@ -86,7 +86,7 @@ def test_a_feed_that_is_missing():
 
 
 def test_names_and_a_misspelt_one():
-    assert runtimes.names() == ["eager", "onnxruntime"]
+    assert runtimes.names() == ["eager", "onnxruntime", "openvino"]
     with pytest.raises(UnknownName, match="no runtime 'onxruntime': did you mean 'onnxruntime'?"):
         runtimes.load("onxruntime")
 

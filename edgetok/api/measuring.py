@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
-    from edgetok.report import ProfileReport
+    from edgetok.report import OnRuntime, ProfileReport
     from edgetok.worker import Side
 
     Arrays = dict[str, np.ndarray]
@@ -35,6 +37,8 @@ def profile(
     force: bool = False,
     effort: Effort | None = None,
     arithmetic: Arithmetic = "a32",
+    runtime: str = "onnxruntime",
+    all_runtimes: bool = False,
     limits: Limits = NONE,
     command: str | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -51,6 +55,8 @@ def profile(
         force: write into a folder that exists.
         effort: how long it may take.
         arithmetic: of the bundle, as `load` takes it; the other side's is a32.
+        runtime: what runs the bundle, and what it is compared with.
+        all_runtimes: also time the bundle on every runtime that is installed, in turns.
         limits: what is demanded of the bundle.
         command: what was typed, to be told in the report.
         progress: told what is being done, and how far it is.
@@ -60,11 +66,11 @@ def profile(
 
     found = resolve_device(device)
     opened = open_bundle(Path(bundle))
-    check_arithmetic(opened, arithmetic)
+    check_arithmetic(opened, arithmetic, runtime)
     feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
     with TemporaryDirectory(prefix="edgetok-") as folder:
         other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
-        sides = [side(opened, feeds, arithmetic), *([side(other, feeds)] if other else [])]
+        sides = [side(opened, feeds, arithmetic, runtime), *([side(other, feeds, runtime=runtime)] if other else [])]
         done = profiling.profile_model(
             *sides,
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
@@ -76,6 +82,9 @@ def profile(
             command=command,
             progress=progress,
         )
+    if all_runtimes:
+        found_on = _on_every_runtime(opened, feeds, progress)
+        done = replace(done, report=done.report.model_copy(update={"runtimes": found_on}))
     if out is not None:
         pictures = () if input is None else _token_pictures(opened, str(input), feeds)
         report.save(done.report, done.trace, Path(out), pictures=pictures, force=force)
@@ -109,15 +118,51 @@ def compare(
         return comparison.compare(workers, rounds=rounds, progress=progress)
 
 
-def side(bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32") -> Side:
+def _on_every_runtime(
+    bundle: Bundle, feeds: Arrays, progress: Callable[[str, float], None] | None
+) -> tuple[OnRuntime, ...]:
+    """The bundle in a32 on all that is installed: each in turns with the first, and its outputs beside that one's."""
+    from contextlib import ExitStack
+
+    from edgetok import comparison, runtimes
+    from edgetok.fidelity import compare_outputs
+    from edgetok.report import OnRuntime
+    from edgetok.worker import Worker
+
+    samples = bundle.samples("inputs")
+    with ExitStack() as stack:
+        sides = [replace(side(bundle, feeds, runtime=name), label=name) for name in runtimes.of_files()]
+        workers = [stack.enter_context(Worker(each)) for each in sides]
+        outputs = [worker.run(samples) for worker in workers]
+        if len(workers) == 1:
+            return (OnRuntime(runtime=workers[0].description, median=median(workers[0].sample(15))),)
+        compared = comparison.compare([*workers[1:], workers[0]], progress=progress)
+    first = median(theirs for _, theirs in compared[0].rounds)
+    return (
+        OnRuntime(runtime=workers[0].description, median=first),
+        *(
+            OnRuntime(
+                runtime=worker.description,
+                median=median(ours for ours, _ in each.rounds),
+                speedup=each.speedup,
+                fidelity=compare_outputs(got, outputs[0], samples.get("attention_mask")),
+            )
+            for worker, each, got in zip(workers[1:], compared, outputs[1:], strict=True)
+        ),
+    )
+
+
+def side(
+    bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32", runtime: str = "onnxruntime"
+) -> Side:
     """A bundle as one side of a measurement."""
-    from edgetok.lowering import for_onnxruntime
+    from edgetok.lowering import for_runtime
     from edgetok.worker import Side
 
-    graph = for_onnxruntime(bundle, arithmetic)
+    graph = for_runtime(bundle, runtime, arithmetic)
     manifest, tokens = bundle.manifest, tokens_per_block(bundle)
     dynamic = any(step.dynamic for step in manifest.schedule)
-    return Side(bundle.path.name, graph, manifest.inputs, feeds, tokens=tokens, mean_tokens=dynamic)
+    return Side(bundle.path.name, graph, manifest.inputs, feeds, runtime, tokens=tokens, mean_tokens=dynamic)
 
 
 def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:

@@ -140,7 +140,12 @@ def export(
 
 
 def load(
-    path: str | Path, *, device: str = "cpu", expected_id: str | None = None, arithmetic: Arithmetic = "a32"
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    expected_id: str | None = None,
+    arithmetic: Arithmetic = "a32",
+    runtime: str = "onnxruntime",
 ) -> Model:
     """Open and verify a bundle for a device.
 
@@ -149,27 +154,34 @@ def load(
         device: a profile of devices/ that fits this machine, or "cpu".
         expected_id: insist on this bundle: the first eight or more digits of its id.
         arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
+        runtime: "onnxruntime" or "openvino".
 
     Raises:
         BundleError: it is damaged, incomplete, or not the one expected.
         DeviceError: the device is not this machine.
-        UsageError: another arithmetic, or a8 for a bundle without weights of few bits.
+        UsageError: another arithmetic, a8 for a bundle without weights of few bits, or a runtime that runs no bundles.
     """
     bundle = open_bundle(Path(path), expected_id)
-    check_arithmetic(bundle, arithmetic)
-    return Model(bundle, resolve_device(device), arithmetic)
+    check_arithmetic(bundle, arithmetic, runtime)
+    return Model(bundle, resolve_device(device), arithmetic, runtime)
 
 
-def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic) -> None:
+def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic, runtime: str = "onnxruntime") -> None:
     """Make sure that a bundle can be run with it.
 
     Raises:
         UsageError: it cannot.
     """
+    from edgetok import runtimes
     from edgetok.lowering import Arithmetic
 
     if arithmetic not in get_args(Arithmetic):
         raise UsageError(f"arithmetic {arithmetic!r}: accepted are {', '.join(get_args(Arithmetic))}")
+    if runtimes.load(runtime).package == "torch":
+        able = " and ".join(runtimes.of_files())
+        raise UsageError(f"the runtime {runtime!r} runs captured PyTorch originals; bundles run on {able}")
+    if arithmetic == "a8" and runtime != "onnxruntime":
+        raise UsageError(f"arithmetic a8 is computed by edgetok's operators for onnxruntime, not by {runtime}: use a32")
     if arithmetic == "a8" and not bundle.manifest.weights:
         raise UsageError(
             f"{bundle.path}: arithmetic a8 is for weights of few bits, and this bundle has none: "
@@ -180,8 +192,10 @@ def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic) -> None:
 class Model:
     """A bundle ready to run. Loads its graph when it first runs; a context manager, which closes it."""
 
-    def __init__(self, bundle: Bundle, device: Device, arithmetic: Arithmetic = "a32"):
-        self.bundle, self.device, self.arithmetic = bundle, device, arithmetic
+    def __init__(
+        self, bundle: Bundle, device: Device, arithmetic: Arithmetic = "a32", runtime: str = "onnxruntime"
+    ):
+        self.bundle, self.device, self.arithmetic, self.runtime = bundle, device, arithmetic, runtime
         self._runtime: Runtime | None = None
 
     def __enter__(self) -> Model:
@@ -201,8 +215,8 @@ class Model:
         if self._runtime is None:
             from edgetok import lowering, runtimes
 
-            graph = lowering.for_onnxruntime(self.bundle, self.arithmetic)
-            runtime = runtimes.load("onnxruntime")(graph, self.bundle.manifest.inputs)
+            graph = lowering.for_runtime(self.bundle, self.runtime, self.arithmetic)
+            runtime = runtimes.load(self.runtime)(graph, self.bundle.manifest.inputs)
             self._runtime = runtime.__enter__()
         return self._runtime.run(dict(feeds))
 

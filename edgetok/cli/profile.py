@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetok.cli._console import Answer, Arithmetic, Device, Json, Verbose, progress
+from edgetok.cli._console import Answer, Arithmetic, Device, Json, RuntimeName, Verbose, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,10 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that exists.")] = False,
     arithmetic: Arithmetic = "a32",
+    runtime: RuntimeName = "onnxruntime",
+    all_runtimes: Annotated[
+        bool, typer.Option("--all-runtimes", help="Also time the bundle on every installed runtime, in turns.")
+    ] = False,
     max_p99: Annotated[
         str | None, typer.Option("--max-p99", metavar="TIME", help="Fail where p99 of the latency is above, as 20ms.")
     ] = None,
@@ -54,6 +58,8 @@ def command(
             out=out,
             force=force,
             arithmetic=arithmetic,  # type: ignore[arg-type]  # api says what is accepted
+            runtime=runtime,
+            all_runtimes=all_runtimes,
             limits=limits,
             command=join(["edgetok", *sys.argv[1:]]),
             progress=tell,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetok.cli._console import Answer, Arithmetic, Device, Json, Verbose, pairs, shape, table
+from edgetok.cli._console import Answer, Arithmetic, Device, Json, RuntimeName, Verbose, pairs, shape, table
 from edgetok.errors import OutputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE.npz", help="Write the outputs.")] = None,
     arithmetic: Arithmetic = "a32",
+    runtime: RuntimeName = "onnxruntime",
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
@@ -40,7 +41,7 @@ def command(
     if out is not None:
         _check_file(out)
     chosen: Any = arithmetic  # api says what is accepted
-    with api.load(bundle, device=on, expected_id=expected_id, arithmetic=chosen) as model:
+    with api.load(bundle, device=on, expected_id=expected_id, arithmetic=chosen, runtime=runtime) as model:
         errors: dict[str, float] = {}
         if inputs:
             outputs = model.run_files(inputs)
@@ -53,6 +54,7 @@ def command(
         "id": model.bundle.id,
         "device": model.device.name,
         "arithmetic": arithmetic,
+        "runtime": runtime,
         "inputs": inputs or "samples",
         "outputs": {name: summary(array) for name, array in outputs.items()},
         "written": None if out is None else str(out),
@@ -108,7 +110,7 @@ def _write(out: Path, outputs: dict[str, np.ndarray]) -> None:
 
 
 def _render(data: dict[str, Any], console: Console) -> None:
-    rows = {"bundle": data["id"][:16], "on": data["device"]}
+    rows = {"bundle": data["id"][:16], "on": f"{data['device']}, {data['runtime']}"}
     if errors := data.get("errors"):
         worst = max(errors.values())
         off = f"off by at most {worst:.1e} of an output's largest value" if worst else "not one bit differs"

@@ -22,6 +22,11 @@ Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per ro
 QUANTISERS = {"fp4": "nvfp4", "fp8": "fp8", "int4": "int4:positive=true", "int8": "int8:positive=true"}
 
 
+def for_runtime(bundle: Bundle, runtime: str, arithmetic: Arithmetic) -> Path:
+    """The bundle's graph as a runtime takes it: lowered for ONNX Runtime, model.onnx itself for any other."""
+    return for_onnxruntime(bundle, arithmetic) if runtime == "onnxruntime" else bundle.model_path
+
+
 def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
     """The bundle's model.onnx as ONNX Runtime on a CPU runs it best, made once and kept in the cache."""
     from edgetok import __version__, native
