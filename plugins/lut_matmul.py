@@ -5,7 +5,8 @@ learnt codebooks, sums of scaled bits. The codes of an output channel are one st
 blocks of weights that share a scale follow from the shapes: (bytes of a row) * 8 / bits / G weights each.
 
 The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
-loading, and then holds the matrix in fp32; benchmarks/README.md says what that takes, here and in other bodies. Forms
+loading, and then holds the matrix in fp32. It keeps every array between codes and matrix until all is folded, so the
+body has few and early small ones; benchmarks/README.md says what it takes, here and in other bodies. Forms
 that never expand the weights are in edgetok/lowering/. native/ holds the operator in C++, with two attributes more:
 `alpha`, a number that multiplies all scales, and `mode`, "a32" for activations in fp32 (`reference`) or "a8" for
 activations rounded to int8 (`reference_a8`).
@@ -27,31 +28,44 @@ if TYPE_CHECKING:
 @script(Opset("edgetok", 1), default_opset=op)
 def LutMatMul(x, codes, codebook, scales, bits: int, inner: int):  # type: ignore[no-untyped-def]
     """x (..., K), codes (N, bytes) uint8, codebook (C, P, 2^bits) fp32, scales (N, G, P) fp32 -> (..., N)."""
-    one, zero, rest = op.Constant(value_ints=[1]), op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
-    step, each = op.Constant(value_int=1), op.Reshape(op.Constant(value_int=bits), one)
-    # 2, 4: a byte holds 4 or 2 codes; 3: three bytes hold 8. Words of at most 24 bits, in int32.
-    width = op.Add(one, op.Mul(op.Mod(each, op.Constant(value_ints=[2])), op.Constant(value_ints=[2])))
-    count = op.Div(op.Mul(width, op.Constant(value_ints=[8])), each)
-    bytes_ = op.Cast(op.Reshape(codes, op.Concat(zero, rest, width, axis=0)), to=6)
-    start = op.Constant(value_int=0)
-    places = op.Range(start, op.Squeeze(width), step)
-    worth = op.Cast(op.Pow(op.Constant(value_float=256.0), op.Cast(places, to=1)), to=6)
-    words = op.ReduceSum(op.Mul(bytes_, worth), rest)  # (N, words, 1)
-    shifts = op.Mul(op.Range(start, op.Squeeze(count), step), op.Squeeze(each))
-    divisor = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(shifts, to=1)), to=6)
-    levels = op.Cast(op.Pow(op.Constant(value_float=2.0), op.Cast(each, to=1)), to=6)
-    index = op.Mod(op.Div(words, divisor), levels)  # (N, words, codes of a word)
-    tables = op.Shape(codebook, start=0, end=1)
-    planes = op.Shape(codebook, start=1, end=2)
-    table = op.Mul(op.Cast(op.Range(start, op.Squeeze(tables), step), to=6), levels)
-    index = op.Add(op.Reshape(index, op.Concat(tables, rest, axis=0)), op.Unsqueeze(table, rest))  # (C, N / C K)
-    rows = op.Reshape(op.Transpose(codebook, perm=[0, 2, 1]), op.Concat(rest, planes, axis=0))  # (C 2^bits, P)
-    outputs_groups = op.Shape(scales, start=0, end=2)
-    blocks = op.Reshape(op.Gather(rows, index), op.Concat(outputs_groups, rest, planes, axis=0))  # (N, G, block, P)
-    scaled = op.Mul(blocks, op.Unsqueeze(scales, op.Constant(value_ints=[2])))
-    matrix = op.Reshape(op.ReduceSum(scaled, rest, keepdims=0), op.Concat(zero, rest, axis=0))
-    matrix = op.Slice(matrix, zero, op.Reshape(op.Constant(value_int=inner), one), one)  # (N, K)
-    return op.MatMul(x, op.CastLike(op.Transpose(matrix, perm=[1, 0]), x))
+    one, rest, two = op.Constant(value_ints=[1]), op.Constant(value_ints=[-1]), op.Constant(value_ints=[2])
+    start, step, base = op.Constant(value_int=0), op.Constant(value_int=1), op.Constant(value_float=2.0)
+    # A word of one byte is a unit; of 3 bits, a word has three bytes and four units of 6 bits, two codes each.
+    each = op.Reshape(op.Constant(value_int=bits), one)
+    odd = op.Mod(each, two)
+    width, units = op.Add(one, op.Mul(odd, two)), op.Add(one, op.Mul(odd, op.Constant(value_ints=[3])))
+    held = op.Div(op.Mul(width, op.Constant(value_ints=[8])), units)
+    count, patterns = op.Div(held, each), op.Pow(base, op.Cast(held, to=1))
+    levels = op.Cast(op.Pow(base, op.Cast(each, to=1)), to=6)
+
+    # What each pattern of a unit stands for: (C patterns, codes, P).
+    pattern = op.Unsqueeze(op.Range(op.Constant(value_int=0), op.Cast(op.Squeeze(patterns), to=7), step), rest)
+    place = op.Cast(op.Pow(op.Cast(levels, to=1), op.Cast(op.Range(start, op.Squeeze(count), step), to=1)), to=6)
+    code = op.Mod(op.Div(op.Cast(pattern, to=6), place), levels)
+    looked_up = op.Gather(op.Transpose(codebook, perm=[0, 2, 1]), code, axis=1)
+    table = op.Reshape(looked_up, op.Concat(rest, count, op.Shape(codebook, start=1, end=2), axis=0))
+
+    # Units as indices, (N, G, words, units) int32: the array that may not have a step too many.
+    shape = op.Concat(op.Shape(scales, start=0, end=2), rest, width, axis=0)
+    bytes_ = op.Cast(op.Reshape(codes, shape), to=6)
+    worth = op.Pow(op.Constant(value_float=256.0), op.Cast(op.Range(start, op.Squeeze(width), step), to=1))
+    words = op.MatMul(bytes_, op.Unsqueeze(op.Cast(worth, to=6), rest))
+    power = op.Cast(op.Pow(patterns, op.Cast(op.Range(start, op.Squeeze(units), step), to=1)), to=6)
+    index = op.Mod(op.Div(words, power), op.Cast(patterns, to=6))
+    outputs = op.Shape(scales, start=0, end=1)
+    output = op.Range(start, op.Squeeze(outputs), step)
+    first = op.Mul(op.Div(output, op.Div(outputs, op.Shape(codebook, start=0, end=1))), op.Cast(patterns, to=7))
+    index = op.Add(index, op.Unsqueeze(op.Cast(first, to=6), op.Constant(value_ints=[1, 2, 3])))
+
+    blocks = op.Gather(table, index)  # (N, G, words, units, codes, P)
+    scaled = op.Einsum(blocks, scales, equation="ngwucp,ngp->gwucn")
+    number = op.Unsqueeze(op.Range(start, op.Constant(value_int=inner), step), rest)  # of a row: (K, 1)
+    sizes = op.Shape(scaled, start=0, end=4)
+    strides = op.Concat(
+        op.ReduceProd(op.Shape(scaled, start=1, end=4)), op.Mul(units, count), count, one, axis=0
+    )
+    matrix = op.GatherND(scaled, op.Mod(op.Div(number, strides), sizes))  # (K, N)
+    return op.MatMul(x, op.CastLike(matrix, x))
 
 
 function = LutMatMul
