@@ -1,7 +1,8 @@
 """Tensor types that the device's hardware does not compute with.
 
 The profile's `precisions` say which; TensorRT-RTX 1.7.1 refuses the rest while building (measured: FP8 below compute
-capability 8.9, 4-bit floats below 12.0). 4-bit floats are imported since TensorRT 10.8.
+capability 8.9, 4-bit floats below 12.0). 4-bit floats are imported since TensorRT 10.8; 2-bit integers, which came
+with opset 25, by none: TensorRT-RTX 1.7.1 has no such type and fails to import the initializer (measured).
 """
 
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ TYPES = {
     "INT4": "int4",
     "UINT4": "int4",
     "INT8": "int8",
+    "INT2": "int2",
+    "UINT2": "int2",
 }
 REWRITE = {
     "bf16": "use float16",
     "fp8": "use int8, with QuantizeLinear and DequantizeLinear",
     "fp4": "keep 4-bit weights as int4, or write the codes as a 16-entry table",
+    "int2": "store the codes as int4",
 }
 
 
@@ -32,7 +36,9 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
     for node in graph.nodes():
         for value in (*node.inputs, *node.outputs):
             needed = TYPES.get(value.dtype.name) if value is not None and value.dtype is not None else None
-            if needed and needed not in device.precisions:
+            if needed == "int2":
+                yield error(node, f"{target.runtime.name} has no 2-bit integers", REWRITE["int2"])
+            elif needed and needed not in device.precisions:
                 yield error(
                     node,
                     f"{needed} needs hardware that compute capability {device.sm} does not have",
@@ -61,4 +67,11 @@ EXAMPLES = (
         "keep 4-bit weights as int4",
     ),
     Example("jetson-orin-nano-jp62", "g (int4[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }", None),
+    Example(
+        "rtx-4090",
+        "g (int2[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }",
+        "error",
+        "tensorrt-rtx has no 2-bit integers",
+    ),
+    Example("x86-cpu", "g (int2[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }", None),
 )

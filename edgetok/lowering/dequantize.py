@@ -2,7 +2,9 @@
 
 FLOAT4E2M1 with block scales; NVFP4's E4M3 scales are dequantised by the global scale first, as in NVIDIA's Model
 Optimizer (onnx/export/nvfp4_exporter.py). E4M3 as FLOAT8E4M3FN. Integers of up to 4 bits as INT4, of 8 as INT8,
-symmetric: TensorRT takes no zero points. NF4, learnt codebooks and several planes have no such spelling.
+symmetric: TensorRT takes no zero points. Whole steps of 2 bits are written as INT4 too: INT2 came with opset 25, which
+onnxruntime 1.32 and ONNX's reference evaluator compute exactly, but onnxruntime 1.23.2 does not load and TensorRT-RTX
+1.7.1 does not import (measured). NF4, learnt codebooks and several planes have no such spelling.
 
 onnxruntime's CPU provider runs all but FLOAT4E2M1; ONNX's reference evaluator runs that too, and is what the FP4 form
 is tested with. FLOAT4E2M1 needs IR version 11.
