@@ -6,7 +6,7 @@ blocks of weights that share a scale follow from the shapes: (bytes of a row) * 
 
 The body unpacks, looks up and scales; none of that depends on x, so a runtime that folds constants does it once, at
 loading, and then holds the matrix in fp32. It keeps every array between codes and matrix until all is folded, so the
-body has few and early small ones; benchmarks/README.md says what it takes, here and in other bodies. Forms
+body widens late and in few steps; benchmarks/README.md says what it takes, here and in other bodies. Forms
 that never expand the weights are in edgetok/lowering/. native/ holds the operator in C++, with two attributes more:
 `alpha`, a number that multiplies all scales, and `mode`, "a32" for activations in fp32 (`reference`) or "a8" for
 activations rounded to int8 (`reference_a8`).
