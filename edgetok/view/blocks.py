@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -57,11 +57,15 @@ class Block:
 def find_blocks(graph: ir.Graph) -> list[Block]:
     """The blocks in the graph's order.
 
+    Attention within convolutions, whose stream is a map (B, C, H, W), is no block where others are.
+
     Raises:
         Refusal: an Attention node whose residual stream cannot be followed.
     """
     nodes = [node for node in graph if node.op_type == "Attention" and node.domain == ""]
-    return [_block(index, node) for index, node in enumerate(nodes)]
+    blocks = [_block(index, node) for index, node in enumerate(nodes)]
+    of_tokens = [block for block in blocks if block.stream.shape is None or block.stream.shape.rank() != 4]
+    return [replace(block, index=index) for index, block in enumerate(of_tokens or blocks)]
 
 
 def _block(index: int, attention: ir.Node) -> Block:
