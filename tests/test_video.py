@@ -34,12 +34,12 @@ def test_refuses(panned: np.ndarray, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "sound.mkv", np.zeros(100), 8000, format="OGG")
     (tmp_path / "half.mp4").write_bytes((tmp_path / "video.mp4").read_bytes()[:4000])
     (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nvideo.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile video.mp4\n")
     for name, message in {
         "sound.mkv": "holds no video stream",
         "half.mp4": "cannot be read as a video: Invalid data",
         "empty.mp4": "cannot be read as a video: Invalid data",
-        "list.m3u8": "cannot be read as a video: Invalid data",
+        "list.mp4": "cannot be read as a video: Invalid argument",
         "none.mp4": "does not exist",
     }.items():
         with pytest.raises(InputError, match=message):
