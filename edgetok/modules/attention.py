@@ -24,6 +24,6 @@ def attend(
         mask: (N, M) bool, true where a token sees another; None: everywhere.
         scale: of the products; None: one over the root of a head's width.
     """
-    parts = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    y = functional.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scale)
+    q, k, v = (torch.unflatten(x, 2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return y.transpose(1, 2).flatten(2)

@@ -175,7 +175,8 @@ class Decoder(nn.Module):
 
     def _map(self, patches: torch.Tensor) -> torch.Tensor:
         """(B, patches, patch * patch * channels) -> (B, channels, size, size)"""
-        x = patches.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.grid, self.grid))
+        channels = patches.shape[2] // self.patch**2
+        x = patches.reshape(-1, self.grid, self.grid, self.patch, self.patch, channels)
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
@@ -241,7 +242,8 @@ def _norm(x: torch.Tensor) -> torch.Tensor:
 
 def _patches(x: torch.Tensor, patch: int) -> torch.Tensor:
     """(B, channels, H, W) -> (B, patches, patch * patch * channels)"""
-    x = x.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, channels, h, patch, w, patch)
+    _, channels, height, width = x.shape
+    x = x.reshape(-1, channels, height // patch, patch, width // patch, patch)
     return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 

@@ -83,9 +83,8 @@ class Larp(nn.Module):
         super().__init__()
         self.config = config
         places = _places(config)
-        self.x_embedder = nn.Module()
         size = (config.patch_frames, config.patch, config.patch)
-        self.x_embedder.proj = nn.Conv3d(3, config.width, size, stride=size)
+        self.x_embedder = nn.ModuleDict({"proj": nn.Conv3d(3, config.width, size, stride=size)})
         self.register_buffer("encoder_patch_pe", places)
         self.encoder_latent_query_embed = nn.Parameter(torch.randn(config.tokens, config.width) * 0.02)
         self.encoder = Transformer(config)
@@ -94,13 +93,13 @@ class Larp(nn.Module):
         self.register_buffer("decoder_patch_query_embed", places.clone())
         self.decoder_patch_query_token_type_embed = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
         self.decoder = Transformer(config)
-        self.final_layer = nn.Module()
-        self.final_layer.norm_final = nn.LayerNorm(config.width, eps=1e-6)
-        self.final_layer.linear = nn.Linear(config.width, config.patch_frames * config.patch**2 * 3)
+        self.final_layer = nn.Sequential()
+        self.final_layer.add_module("norm_final", nn.LayerNorm(config.width, eps=1e-6))
+        self.final_layer.add_module("linear", nn.Linear(config.width, config.patch_frames * config.patch**2 * 3))
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """(B, 3, T, H, W) -> (B, K)"""
-        patches = self.x_embedder.proj(video).flatten(2).mT + self.encoder_patch_pe  # (B, patches, C)
+        patches = self.x_embedder["proj"](video).flatten(2).mT + self.encoder_patch_pe  # (B, patches, C)
         queries = self.encoder_latent_query_embed.expand(video.shape[0], -1, -1)
         return self.bottleneck.encode(self.encoder(patches, queries))
 
@@ -108,8 +107,7 @@ class Larp(nn.Module):
         """(B, K) -> (B, 3, T, H, W), not clamped."""
         tokens = self.bottleneck.decode(ids) + self.decoder_latent_pe
         queries = self.decoder_patch_query_embed + self.decoder_patch_query_token_type_embed
-        x = self.decoder(tokens, queries.expand(ids.shape[0], -1, -1))
-        x = self.final_layer.linear(self.final_layer.norm_final(x))
+        x = self.final_layer(self.decoder(tokens, queries.expand(ids.shape[0], -1, -1)))
         (times, side), c = self.config.grid, self.config
         x = x.unflatten(2, (c.patch_frames, c.patch, c.patch, 3)).unflatten(1, (times, side, side))
         x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # (B, 3, times, patch_frames, side, patch, side, patch)
@@ -145,12 +143,14 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn, self.mlp = SelfAttention(width, heads), nn.Module()
-        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.attn, self.mlp = SelfAttention(width, heads), nn.Sequential()
+        self.mlp.add_module("fc1", nn.Linear(width, 4 * width))
+        self.mlp.add_module("act", nn.GELU())
+        self.mlp.add_module("fc2", nn.Linear(4 * width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp.fc2(nn.functional.gelu(self.mlp.fc1(self.norm2(x))))
+        return x + self.mlp(self.norm2(x))
 
 
 class SelfAttention(nn.Module):
@@ -162,7 +162,8 @@ class SelfAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.proj(attend(*self.qkv(x).chunk(3, dim=-1), self.heads))
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(attend(query, key, value, self.heads))
 
 
 class Bottleneck(nn.Module):

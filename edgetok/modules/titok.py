@@ -220,8 +220,8 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        return self.out_proj(attend(*qkv.chunk(3, dim=-1), self.heads))
+        query, key, value = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        return self.out_proj(attend(query, key, value, self.heads))
 
 
 def _embedding(count: int, width: int) -> nn.Parameter:

@@ -120,8 +120,8 @@ class TokenFlow(nn.Module):
         rows = self.quantize(ids)
         missing = rows.new_zeros(1, 1, 1).expand(ids.shape[0], self.config.tokens - ids.shape[1], rows.shape[2])
         sizes = [size**2 for size in self.config.scales]
-        parts = torch.cat([rows, missing], dim=1).mT.split(sizes, dim=2)
-        maps = [part.unflatten(2, (size, size)) for part, size in zip(parts, self.config.scales, strict=True)]
+        parts = torch.split(torch.cat([rows, missing], dim=1).mT, sizes, dim=2)
+        maps = [torch.unflatten(part, 2, (size, size)) for part, size in zip(parts, self.config.scales, strict=True)]
         made = [finer(part) for part, finer in zip(maps, self.finer, strict=True)]
         return sum(made[1:], made[0])
 
@@ -150,7 +150,7 @@ class SharedCodebook(nn.Module):
 
     def __init__(self, codes: int, semantic: int, pixel: int):
         super().__init__()
-        self.split = (semantic, pixel)
+        self.widths = [semantic, pixel]
         self.embedding_vqkd, self.embedding_vqgan = nn.Embedding(codes, semantic), nn.Embedding(codes, pixel)
 
     def rows(self) -> torch.Tensor:
@@ -159,7 +159,7 @@ class SharedCodebook(nn.Module):
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N) int64: the least sum of squared distances, so the largest sum of cosines."""
-        unit = torch.cat([normalize(half, dim=-1) for half in x.split(self.split, dim=-1)], dim=-1)
+        unit = torch.cat([normalize(half, dim=-1) for half in torch.split(x, self.widths, dim=-1)], dim=-1)
         return (unit @ self.rows().mT).argmax(dim=-1)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -31,25 +31,18 @@ class Encoder(nn.Module):
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
-        self.conv_blocks = nn.ModuleList()
-        for i, made in enumerate(widths):
-            given = widths[i - 1] if i else channels
-            level = _level(given, made, blocks, groups, attends=i == last)
-            if i < last:
-                level.downsample = nn.Module()
-                level.downsample.conv = nn.Conv2d(made, made, 3, stride=2)
-            self.conv_blocks.append(level)
+        before = [channels, *widths[:-1]]
+        kinds = [Smaller] * last + [Level]
+        self.conv_blocks = nn.ModuleList(
+            kinds[i](before[i], widths[i], blocks, groups, attends=i == last) for i in range(len(widths))
+        )
         self.mid = _middle(widths[-1], groups)
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPSILON)
         self.conv_out = nn.Conv2d(widths[-1], width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv_in(x)
-        for level in self.conv_blocks:
-            x = _through(level, x)
-            if hasattr(level, "downsample"):
-                x = level.downsample.conv(functional.pad(x, (0, 1, 0, 1)))  # at the right and the bottom only
-        for block in self.mid:
+        for block in (*self.conv_blocks, *self.mid):
             x = block(x)
         return self.conv_out(functional.silu(self.norm_out(x)))
 
@@ -63,25 +56,57 @@ class Decoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(width, widths[0], 3, padding=1)
         self.mid = _middle(widths[0], groups)
-        self.conv_blocks = nn.ModuleList()
-        for i, made in enumerate(widths):
-            level = _level(widths[max(i - 1, 0)], made, blocks + 1, groups, attends=i == 0)
-            if i < last:
-                level.upsample = nn.Module()
-                level.upsample.conv = nn.Conv2d(made, made, 3, padding=1)
-            self.conv_blocks.append(level)
+        before = [widths[0], *widths[:-1]]
+        kinds = [Larger] * last + [Level]
+        self.conv_blocks = nn.ModuleList(
+            kinds[i](before[i], widths[i], blocks + 1, groups, attends=i == 0) for i in range(len(widths))
+        )
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPSILON)
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv_in(x)
-        for block in self.mid:
+        for block in (*self.mid, *self.conv_blocks):
             x = block(x)
-        for level in self.conv_blocks:
-            x = _through(level, x)
-            if hasattr(level, "upsample"):
-                x = level.upsample.conv(functional.interpolate(x, scale_factor=2.0))
         return self.conv_out(functional.silu(self.norm_out(x)))
+
+
+class Level(nn.Module):
+    """Residual blocks of one width, with attention behind each where the level `attends`."""
+
+    def __init__(self, given: int, made: int, blocks: int, groups: int, attends: bool):
+        super().__init__()
+        self.res = nn.ModuleList(Residual(made if j else given, made, groups) for j in range(blocks))
+        self.attn = nn.ModuleList(PixelAttention(made, groups) for _ in range(blocks if attends else 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for j, block in enumerate(self.res):
+            x = block(x)
+            if j < len(self.attn):
+                x = self.attn[j](x)
+        return x
+
+
+class Smaller(Level):
+    """A level, then a map half as high and wide, filled up at the right and the bottom only."""
+
+    def __init__(self, given: int, made: int, blocks: int, groups: int, attends: bool):
+        super().__init__(given, made, blocks, groups, attends)
+        self.downsample = nn.ModuleDict({"conv": nn.Conv2d(made, made, 3, stride=2)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.downsample["conv"](functional.pad(super().forward(x), (0, 1, 0, 1)))
+
+
+class Larger(Level):
+    """A level, then a map twice as high and wide."""
+
+    def __init__(self, given: int, made: int, blocks: int, groups: int, attends: bool):
+        super().__init__(given, made, blocks, groups, attends)
+        self.upsample = nn.ModuleDict({"conv": nn.Conv2d(made, made, 3, padding=1)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.upsample["conv"](functional.interpolate(super().forward(x), scale_factor=2.0))
 
 
 class Residual(nn.Module):
@@ -111,24 +136,9 @@ class PixelAttention(nn.Module):
         y = self.norm(x).flatten(2).mT  # (B, places, C)
         query, key, value = (functional.linear(y, w.weight.flatten(1), w.bias) for w in (self.q, self.k, self.v))
         y = functional.linear(attend(query, key, value, 1), self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return x + y.mT.unflatten(2, x.shape[2:])
-
-
-def _level(given: int, made: int, blocks: int, groups: int, attends: bool) -> nn.Module:
-    level = nn.Module()
-    level.res = nn.ModuleList(Residual(made if j else given, made, groups) for j in range(blocks))
-    level.attn = nn.ModuleList(PixelAttention(made, groups) for _ in range(blocks if attends else 0))
-    return level
+        return x + torch.unflatten(y.mT, 2, x.shape[2:])
 
 
 def _middle(width: int, groups: int) -> nn.ModuleList:
     before, after = Residual(width, width, groups), Residual(width, width, groups)
     return nn.ModuleList([before, PixelAttention(width, groups), after])
-
-
-def _through(level: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    for j, block in enumerate(level.res):
-        x = block(x)
-        if j < len(level.attn):
-            x = level.attn[j](x)
-    return x
