@@ -107,7 +107,7 @@ class FlexTok(nn.Module):
         x, steps = self.noise.expand(ids.shape[0], -1, -1, -1), self.config.steps
         codes = self.regularizer(ids)
         for step in range(steps, 0, -1):
-            time = torch.full((1,), step / steps)
+            time = torch.full((1,), step / steps, dtype=x.dtype)
             x = x - self.decoder(x, time, codes) / steps
         return x
 
@@ -250,7 +250,7 @@ def _patches(x: torch.Tensor, patch: int) -> torch.Tensor:
 def _frequencies(time: torch.Tensor) -> torch.Tensor:
     """(B,) from 0 to 1 -> (B, FREQUENCIES): cosines, then sines."""
     half = FREQUENCIES // 2
-    slower = 1000 * torch.exp(-log(256) * torch.arange(half) / half)
+    slower = 1000 * torch.exp(-log(256) * torch.arange(half, dtype=time.dtype) / half)
     angle = time[:, None] * slower
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 

@@ -47,4 +47,4 @@ class Levels(nn.Module):
         """(...) int64 -> (..., D)"""
         level = ids[..., None] // self.worth % self.levels
         middle = self.levels // 2
-        return (level - middle) / middle
+        return (level - middle).to(self.span.dtype) / middle
