@@ -1,0 +1,74 @@
+"""Small audio codecs as transformers builds them from a config, with seeded weights, and how their ids are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import transformers as tf
+
+from tests.conftest import packaged
+
+MOVES = 24  # how often a waveform is moved by a rounding to find near-ties
+RATIOS = [4, 2]  # a hop of 8 samples, so that a test's clip has many tokens
+SHAPE = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "upsampling_ratios": RATIOS}
+
+
+def frozen(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """A model in evaluation with drawn codebooks: transformers leaves them at zero where they are buffers."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("embed", "embed_sum")):
+            buffer.normal_(generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def encodec(**options: object) -> tf.EncodecModel:
+    """The shape of the model for 24 kHz: causal, one channel, weight norm."""
+    torch.manual_seed(0)
+    rate = options.get("sampling_rate", 24000)
+    bandwidths = [rate / 8 * 6 * 4 / 1000]  # kbit/s of four codebooks of 64
+    config = {"codebook_dim": 16, "target_bandwidths": bandwidths} | SHAPE | options
+    return frozen(tf.EncodecModel(tf.EncodecConfig(**config)))
+
+
+def encodec_48k(**options: object) -> tf.EncodecModel:
+    """The shape of the model for 48 kHz: stereo, group norm, chunks that overlap, each with its scale."""
+    shape = {"use_causal_conv": False, "norm_type": "time_group_norm", "audio_channels": 2, "normalize": True}
+    return encodec(**shape | {"sampling_rate": 1600, "chunk_length_s": 0.25, "overlap": 0.1} | options)
+
+
+def speech(rate: int, samples: int, batch: int = 1, channels: int = 1, start: int = 0) -> torch.Tensor:
+    """(batch, channels, samples) of a real recording; each row and channel another part of it."""
+    recording, recorded = soundfile.read(packaged("moonshine_voice", "assets/beckett.wav"), dtype="float32")
+    recording = soxr.resample(recording, recorded, rate)
+    rows = [np.roll(recording, -start - 977 * k - rate)[:samples] for k in range(batch * channels)]
+    return torch.from_numpy(np.stack(rows).reshape(batch, channels, samples).astype(np.float32))
+
+
+def ties(got: torch.Tensor, waveform: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> int:
+    """How many ids differ from fp64's, each of which changes there too as the waveform is moved by a rounding.
+
+    Args:
+        got: (B, N, L), the graph's.
+        waveform: what they were made of.
+        encode: a waveform in fp64 -> ids (B, N, L).
+
+    Raises:
+        AssertionError: an id differs that does not change.
+    """
+    exact = waveform.double()
+    wanted = encode(exact)
+    assert got.shape == wanted.shape, f"ids of shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}"
+    differs = got != wanted
+    if differs.any():
+        generator, near = torch.Generator().manual_seed(0), torch.zeros_like(differs)
+        step = 2e-7 * exact.abs().max()
+        for _ in range(MOVES):
+            noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
+            near |= encode(exact + step * noise) != wanted
+        assert not (differs & ~near).any(), f"{int((differs & ~near).sum())} of {got.numel()} ids differ"
+    return int(differs.sum())
