@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import soundfile
@@ -26,6 +27,15 @@ def frozen(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def doubled(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy in fp64."""
+    copied = deepcopy(model).double()
+    for module in copied.modules():
+        if hasattr(module, "_embed"):
+            module._embed = None  # Mimi keeps what it once computed in another type
+    return copied
+
+
 def encodec(**options: object) -> tf.EncodecModel:
     """The shape of the model for 24 kHz: causal, one channel, weight norm."""
     torch.manual_seed(0)
@@ -39,6 +49,16 @@ def encodec_48k(**options: object) -> tf.EncodecModel:
     """The shape of the model for 48 kHz: stereo, group norm, chunks that overlap, each with its scale."""
     shape = {"use_causal_conv": False, "norm_type": "time_group_norm", "audio_channels": 2, "normalize": True}
     return encodec(**shape | {"sampling_rate": 1600, "chunk_length_s": 0.25, "overlap": 0.1} | options)
+
+
+def dac(**options: object) -> tf.DacModel:
+    """One stride of 8, three levels."""
+    torch.manual_seed(0)
+    config = {
+        "encoder_hidden_size": 8, "downsampling_ratios": [8], "decoder_hidden_size": 32, "n_codebooks": 3,
+        "codebook_size": 32, "codebook_dim": 4,
+    }  # fmt: skip
+    return frozen(tf.DacModel(tf.DacConfig(**config | options)))
 
 
 def speech(rate: int, samples: int, batch: int = 1, channels: int = 1, start: int = 0) -> torch.Tensor:
@@ -72,3 +92,14 @@ def ties(got: torch.Tensor, waveform: torch.Tensor, encode: Callable[[torch.Tens
             near |= encode(exact + step * noise) != wanted
         assert not (differs & ~near).any(), f"{int((differs & ~near).sum())} of {got.numel()} ids differ"
     return int(differs.sum())
+
+
+def mimi(**options: object) -> tf.MimiModel:
+    """Three levels of which the first is semantic, two tokens of the transformer for one of the stream."""
+    torch.manual_seed(0)
+    config = SHAPE | {
+        "sampling_rate": 1600, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_quantizers": 4,
+        "upsample_groups": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "intermediate_size": 32, "sliding_window": 8, "layer_scale_initial_scale": 1.0, "initializer_range": 0.5,
+    }  # fmt: skip
+    return frozen(tf.MimiModel(tf.MimiConfig(**config | options)))

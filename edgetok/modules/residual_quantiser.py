@@ -2,7 +2,7 @@
 
 SoundStream, https://arxiv.org/abs/2107.03312, section III-C; transformers' EncodecModel and MimiModel. What differs:
 the nearest code is the one with the largest x . c - |c|^2 / 2, which orders the codes as the distance does, with one
-product and no distance matrix beside it. The levels stand last in the ids.
+product and no distance matrix beside it. The levels stand last in the ids, and one that is left out is -1.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class ResidualQuantiser(nn.Module):
         return torch.stack(ids, dim=-1)
 
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
-        """ids (B, N, L) -> x (B, N, D)"""
-        rows = [functional.embedding(ids[..., k], codebook) for k, codebook in enumerate(self.codebooks)]
+        """ids (B, N, L) -> x (B, N, D); an id below 0 adds nothing."""
+        tables = [functional.pad(codebook, (0, 0, 1, 0)) for codebook in self.codebooks]
+        rows = [functional.embedding(ids[..., k].clamp(min=-1) + 1, table) for k, table in enumerate(tables)]
         return sum(rows[1:], rows[0])
