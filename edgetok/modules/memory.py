@@ -8,8 +8,8 @@ all of them together are one tensor (B, S), so that a graph has one state in and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,28 +49,36 @@ class Memory:
 
 
 class Stream(nn.Module):
-    """One chunk of a stream: signal or ids in, ids or signal out, with `position` and `state` beside it.
+    """A codec's encoder or decoder for one chunk of each stream of a batch.
+
+    Inputs are `waveform` (B, channels, samples) or `ids` (B, N, L), `position` (B,) int64, and `state` (B, S) fp32,
+    which are zeros at the start of a stream. Outputs are the other of the first two, `next_position` and `next_state`.
+    All chunks but the last are whole tokens.
 
     Args:
-        step: (chunk, memory) -> what comes out, with the layers' parameters below `owner`.
-        owner: the module that `step` runs.
-        given: how forward names the chunk, "waveform" or "ids"; ids have their tokens on axis 1, in or out.
+        part: has `step(chunk, memory)`, which gives ids of a waveform, or a waveform of ids.
     """
 
-    def __init__(self, step: Callable[[torch.Tensor, Memory], torch.Tensor], owner: nn.Module, given: str):
+    def __init__(self, part: Any):
         super().__init__()
-        self.owner, self._step, self._given = owner, step, given
+        self.part = part
 
-    def forward(self, chunk: torch.Tensor, position: torch.Tensor, state: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self,
+        position: torch.Tensor,
+        state: torch.Tensor | None,
+        waveform: torch.Tensor | None = None,
+        ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         memory = Memory(position, state)
-        made = self._step(chunk, memory)
-        ids = made if self._given == "waveform" else chunk
-        name = "ids" if self._given == "waveform" else "waveform"
-        return {name: made, "next_position": position + ids.shape[1], "next_state": memory.packed()}
+        made = {"ids": self.part.step(waveform, memory)} if ids is None else {"waveform": self.part.step(ids, memory)}
+        tokens = (made["ids"] if ids is None else ids).shape[1]
+        return made | {"next_position": position + tokens, "next_state": memory.packed()}
 
-    def width(self, chunk: torch.Tensor) -> int:
-        """S, found by running a chunk."""
-        memory = Memory(torch.zeros(len(chunk), dtype=torch.int64))
+    def start(self, chunk: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`position` and `state` at the start of streams, for a chunk as forward takes it."""
+        (first,) = chunk.values()
+        position = torch.zeros(len(first), dtype=torch.int64)
         with torch.no_grad():
-            self._step(chunk, memory)
-        return memory.packed().shape[1]
+            state = self(position, None, **chunk)["next_state"]
+        return {"position": position, "state": torch.zeros_like(state)}

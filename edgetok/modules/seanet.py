@@ -12,6 +12,8 @@ depends on the length. Only what is reflected at the end does, and that by indic
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 import torch
@@ -60,20 +62,21 @@ class Conv(nn.Module):
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
-    def _continued(self, x: torch.Tensor, memory: Memory) -> torch.Tensor:
+    def _continued(self, chunk: torch.Tensor, memory: Memory) -> torch.Tensor:
         """What was kept, a chunk, and what is padded behind it if it is the last one and no multiple of the stride."""
         assert not self.right and self.norm is None, "only causal layers without norms have a stream"
-        kept = memory.take(x.shape[1], self.left)
+        kept = memory.take(chunk.shape[1], self.left)
         if self.mode == "reflect":
-            kept = torch.where(memory.first, self._reflected_before(x), kept)
+            kept = torch.where(memory.first, self._reflected_before(chunk), kept)
         elif self.mode == "replicate":
-            kept = torch.where(memory.first, x[..., :1], kept)
-        x = torch.cat([kept, x], dim=-1)
+            kept = torch.where(memory.first, chunk[..., :1], kept)
+        x = torch.cat([kept, chunk], dim=-1)
         memory.keep(x[..., -self.left :])
         if self.stride == 1:
             return x
         if self.mode == "reflect":
-            return torch.cat([x, _at(x, x.shape[-1] - 2 - torch.arange(self.stride - 1))], dim=-1)
+            after = _at(x, x.shape[-1] - 2 - torch.arange(self.stride - 1))
+            return torch.cat([x, torch.where(memory.first, self._reflected_after(chunk), after)], dim=-1)
         return functional.pad(x, (0, self.stride - 1), self.mode)
 
     def _reflected_before(self, x: torch.Tensor) -> torch.Tensor:
@@ -141,3 +144,21 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
         return (x if self.shortcut is None else self.shortcut(x, memory)) + self.block(x, memory)
+
+
+def least_tokens(chain: nn.Module, rate: int) -> int:
+    """How many tokens the first chunk of a stream needs at least, so that what is reflected at its start is there.
+
+    Args:
+        chain: an encoder or a decoder.
+        rate: samples of a token where the chain begins: an encoder's hop, 1 for a decoder.
+    """
+    least, wide = 1, Fraction(rate)
+    for layer in chain.modules():  # in the order in which they run
+        if isinstance(layer, Conv):
+            if layer.mode == "reflect":
+                least = max(least, ceil((layer.left + 1) / wide))
+            wide /= layer.stride
+        elif isinstance(layer, ConvTranspose):
+            wide *= layer.conv.stride[0]
+    return least
