@@ -103,3 +103,20 @@ def mimi(**options: object) -> tf.MimiModel:
         "intermediate_size": 32, "sliding_window": 8, "layer_scale_initial_scale": 1.0, "initializer_range": 0.5,
     }  # fmt: skip
     return frozen(tf.MimiModel(tf.MimiConfig(**config | options)))
+
+
+def xcodec(**options: object) -> tf.XcodecModel:
+    """A DAC and a HuBERT with 40 samples a token."""
+    torch.manual_seed(0)
+    acoustic = {
+        "model_type": "dac", "encoder_hidden_size": 8, "downsampling_ratios": [8, 5], "decoder_hidden_size": 32,
+        "upsampling_ratios": [8, 5], "hidden_size": 16,
+    }  # fmt: skip
+    semantic = {
+        "model_type": "hubert", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "conv_dim": [8, 8, 8], "conv_kernel": [10, 3, 3], "conv_stride": [5, 4, 2],
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    }  # fmt: skip
+    halves = {"acoustic_model_config": acoustic, "semantic_model_config": semantic}
+    config = halves | {"sample_rate": 8000, "codebook_size": 64, "target_bandwidths": [4.8]}
+    return frozen(tf.XcodecModel(tf.XcodecConfig(**config | options)))

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from edgetok.exporters.heads import rvq
 from edgetok.exporters.sources.pytorch import capture_module
-from edgetok.exporters.tokenizers import dac, encodec, mimi
+from edgetok.exporters.tokenizers import dac, encodec, mimi, xcodec
 from edgetok.model import Origin
 from edgetok.tokenizer.overlap import Chunks
 from tests import codecs
@@ -129,6 +129,22 @@ def test_first_levels_suffice(name: str) -> None:
         check_values(run(decode, {"ids": cut}), wanted, wanted)
         fewer = case.family.Encode(model, keep)(codecs.speech(8000, 333, 2, getattr(model.config, "audio_channels", 1)))
         torch.testing.assert_close(fewer["ids"], ids[..., :keep], rtol=0, atol=0)
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("tokens", [10, 25])
+def test_xcodec_at_a_fixed_length(tokens: int) -> None:
+    model, origin = codecs.xcodec(), Origin("callable", "xcodec")
+    x = codecs.speech(8000, 40 * tokens, 3)
+    encode = capture_module(xcodec.Encode(model, 4), {"waveform": x[:2]}, origin)
+    ids = run(session(encode.model), {"waveform": x})["ids"]
+    assert ids.shape == (3, tokens, 4)
+    exact = codecs.doubled(model)
+    assert codecs.ties(ids, x, lambda waveform: exact.encode(waveform).audio_codes.mT) <= ids.numel() // 1000
+    decode = capture_module(xcodec.Decode(model, 4), {"ids": ids[:2]}, origin, free={"ids": {1: "tokens"}})
+    for some in (ids, ids[:1, :7]):
+        wanted, plain = ({"waveform": each.decode(some.mT).audio_values} for each in (exact, model))
+        check_values(run(session(decode.model), {"ids": some}), wanted, plain)
 
 
 def test_48_khz_in_chunks() -> None:

@@ -10,12 +10,13 @@ is left out. Strides that are odd give a few samples less than the tokens stand 
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from edgetok.exporters.tokenizers import _snake
 
 
 class Encode(nn.Module):
@@ -23,7 +24,7 @@ class Encode(nn.Module):
 
     def __init__(self, model: Any, keep: int):
         super().__init__()
-        self.encoder, self.hop = _mended(model.encoder), model.config.hop_length
+        self.encoder, self.hop = _snake.mended(model.encoder), model.config.hop_length
         self.levels = nn.ModuleList(model.quantizer.quantizers[:keep])
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -43,32 +44,10 @@ class Decode(nn.Module):
 
     def __init__(self, model: Any, keep: int):
         super().__init__()
-        self.decoder, self.levels = _mended(model.decoder), nn.ModuleList(model.quantizer.quantizers[:keep])
+        self.decoder, self.levels = _snake.mended(model.decoder), nn.ModuleList(model.quantizer.quantizers[:keep])
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         made = (ids >= 0)[:, None].to(self.levels[0].codebook.weight.dtype)  # (B, 1, N, L)
         ids = ids.clamp(min=0)
         parts = [level.out_proj(level.codebook(ids[..., k]).mT) * made[..., k] for k, level in enumerate(self.levels)]
         return {"waveform": self.decoder(sum(parts[1:], parts[0]))}
-
-
-class Snake(nn.Module):
-    """x + sin(a x)^2 / a, an a per channel; without the reshapes of transformers' Snake1d."""
-
-    def __init__(self, alpha: torch.Tensor):
-        super().__init__()
-        self.alpha, self.inverse = nn.Parameter(alpha), nn.Parameter((alpha + 1e-9).reciprocal())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wave = (self.alpha * x).sin()
-        return x + self.inverse * (wave * wave)
-
-
-def _mended(module: nn.Module) -> nn.Module:
-    """A copy whose activations are `Snake`."""
-    module = deepcopy(module)
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__ == "Snake1d":
-                setattr(parent, name, Snake(child.alpha.detach()))
-    return module
