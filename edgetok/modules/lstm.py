@@ -67,7 +67,7 @@ class Layer(nn.Module):
             return y.squeeze(1), h, c
         w, r = (_torch_order(weight[0]) for weight in weights[:2])
         b, d = (_torch_order(bias) for bias in self.bias[0].chunk(2))
-        return torch.lstm(x, (h, c), (w, r, b, d), True, 1, 0.0, False, False, False)  # type: ignore[no-any-return]
+        return torch.lstm(x, (h, c), (w, r, b, d), True, 1, 0.0, False, False, False)
 
 
 def _onnx_order(gates: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,8 @@ class SlidingTransformer(nn.Module):
         activation: of the MLPs; without weights.
     """
 
+    frequencies: torch.Tensor
+
     def __init__(self, shape: Shape, activation: nn.Module):
         super().__init__()
         self.shape = shape

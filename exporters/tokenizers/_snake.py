@@ -6,6 +6,7 @@ Neural Networks Fail to Learn Periodic Functions and How to Fix It, https://arxi
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ def mended(module: nn.Module) -> nn.Module:
     """A copy whose activations are `Snake`."""
     module = deepcopy(module)
     for parent in list(module.modules()):
+        child: Any
         for name, child in parent.named_children():
             if type(child).__name__ == "Snake1d":
                 setattr(parent, name, Snake(child.alpha.detach()))

@@ -25,7 +25,7 @@ class Encode(nn.Module):
     def __init__(self, model: Any, keep: int):
         super().__init__()
         self.encoder, self.hop = _snake.mended(model.encoder), model.config.hop_length
-        self.levels = nn.ModuleList(model.quantizer.quantizers[:keep])
+        self.levels: Any = nn.ModuleList(model.quantizer.quantizers[:keep])
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
         fill = (self.hop - waveform.shape[2] % self.hop) % self.hop  # no negative operand: ONNX rounds towards zero
@@ -44,7 +44,8 @@ class Decode(nn.Module):
 
     def __init__(self, model: Any, keep: int):
         super().__init__()
-        self.decoder, self.levels = _snake.mended(model.decoder), nn.ModuleList(model.quantizer.quantizers[:keep])
+        self.decoder = _snake.mended(model.decoder)
+        self.levels: Any = nn.ModuleList(model.quantizer.quantizers[:keep])
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         made = (ids >= 0)[:, None].to(self.levels[0].codebook.weight.dtype)  # (B, 1, N, L)

@@ -30,7 +30,7 @@ class Encode(nn.Module):
         self.encoder = _seanet.chain(model.encoder.encoder_seanet.layers)
         self.transformer = _transformer(model.encoder.encoder_transformer, model.config)
         self.downsample = _seanet.layer(model.encoder.downsample)
-        self.quantisers = nn.ModuleList(_quantisers(model.quantizer, keep))
+        self.quantisers: Any = nn.ModuleList(_quantisers(model.quantizer, keep))
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"ids": self.step(waveform)}
@@ -50,14 +50,14 @@ class Decode(nn.Module):
         self.upsample = _seanet.layer(model.decoder.upsample)
         self.transformer = _transformer(model.decoder.decoder_transformer, model.config)
         self.decoder = _seanet.chain(model.decoder.decoder_seanet.layers)
-        self.quantisers = nn.ModuleList(_quantisers(model.quantizer, keep))
+        self.quantisers: Any = nn.ModuleList(_quantisers(model.quantizer, keep))
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"waveform": self.step(ids)}
 
     def step(self, ids: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
         """ids (B, N, L) -> waveform (B, channels, samples), of a chunk of a stream or of the whole."""
-        parts = ids.split([len(of.quantiser.codebooks) for of in self.quantisers], dim=-1)
+        parts = torch.split(ids, [len(of.quantiser.codebooks) for of in self.quantisers], dim=-1)  # type: ignore[no-untyped-call]
         latents = [of.decode(part) for of, part in zip(self.quantisers, parts, strict=True)]
         x = self.upsample(sum(latents[1:], latents[0]), memory)
         return self.decoder(self.transformer(x.mT, memory).mT, memory)

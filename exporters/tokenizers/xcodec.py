@@ -27,16 +27,15 @@ class Encode(nn.Module):
         super().__init__()
         self.semantic, self.semantic_encoder = model.semantic_model, model.encoder_semantic
         self.acoustic, self.join = _snake.mended(model.acoustic_encoder), model.fc
-        self.half = model.config.hop_length // 2
+        self.around = (model.config.hop_length // 2,) * 2
         self.quantiser = _quantiser(model, keep)
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
-        around = (self.half, self.half)
-        states = self.semantic(functional.pad(waveform[:, 0], around), output_hidden_states=True).hidden_states
+        states = self.semantic(functional.pad(waveform[:, 0], self.around), output_hidden_states=True).hidden_states
         semantic = self.semantic_encoder(torch.stack(states).mean(dim=0).mT)
         acoustic = self.acoustic(waveform)
         if acoustic.shape[2] != semantic.shape[2]:
-            acoustic = self.acoustic(functional.pad(waveform, around))
+            acoustic = self.acoustic(functional.pad(waveform, self.around))
         return {"ids": self.quantiser.encode(self.join(torch.cat([acoustic, semantic], dim=1).mT))}
 
 
