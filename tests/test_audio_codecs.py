@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 import transformers as tf
 from torch.nn import functional
 
+from edgetok import devices
 from edgetok.exporters.heads import rvq
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.exporters.tokenizers import dac, encodec, mimi, xcodec
+from edgetok.lint import lint
 from edgetok.model import Origin
+from edgetok.retype import retype
 from edgetok.tokenizer.overlap import Chunks
 from tests import codecs
 from tests.comparison import check_values, run, session
@@ -145,6 +152,26 @@ def test_xcodec_at_a_fixed_length(tokens: int) -> None:
     for some in (ids, ids[:1, :7]):
         wanted, plain = ({"waveform": each.decode(some.mT).audio_values} for each in (exact, model))
         check_values(run(session(decode.model), {"ids": some}), wanted, plain)
+
+
+REFUSED = [("dac", set()), ("encodec", {"elu_behind_lstm"}), ("mimi", {"narrow_heads"})]
+
+
+@pytest.mark.more
+@pytest.mark.parametrize(("name", "said"), REFUSED)
+def test_lint_says_what_tensorrt_rtx_does_not_build(name: str, said: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    case = CASES[name]
+    model = case.build()
+    decode = case.family.Decode(model, case.levels)
+    ids = torch.zeros(2, 40, case.levels, dtype=torch.int64)
+    graph = capture_module(decode, {"ids": ids}, Origin("callable", name), batch=2).model
+    retype(graph, "fp16")
+    assert {finding.rule for finding in lint(graph, devices.load("rtx-4090")) if finding.severity == "error"} == said
+    ir.save(graph, tmp_path / "decode.onnx")
+    program = [sys.executable, Path(__file__).with_name("rtx_build.py"), tmp_path / "decode.onnx", "SM86"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == (not said), done.stderr
 
 
 def test_48_khz_in_chunks() -> None:
