@@ -12,6 +12,7 @@ import torch
 import transformers as tf
 
 from tests.conftest import packaged
+from tests.families import spread
 
 MOVES = 24  # how often a waveform is moved by a rounding to find near-ties
 RATIOS = [4, 2]  # a hop of 8 samples, so that a test's clip has many tokens
@@ -120,3 +121,18 @@ def xcodec(**options: object) -> tf.XcodecModel:
     halves = {"acoustic_model_config": acoustic, "semantic_model_config": semantic}
     config = halves | {"sample_rate": 8000, "codebook_size": 64, "target_bandwidths": [4.8]}
     return frozen(tf.XcodecModel(tf.XcodecConfig(**config | options)))
+
+
+def xcodec2(**options: object) -> tf.Xcodec2Model:
+    """A Wav2Vec2-BERT and a decoder of one layer each; at 16 kHz, 320 samples a token, as its filter bank has it."""
+    torch.manual_seed(0)
+    semantic = {
+        "model_type": "wav2vec2-bert", "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32, "feature_projection_input_dim": 160, "conv_depthwise_kernel_size": 7,
+    }  # fmt: skip
+    config = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 16, "encoder_hidden_size": 4, "downsampling_ratios": [8, 8, 5],
+        "semantic_model_config": semantic, "quantization_dim": 56, "quantization_levels": [4, 4, 4],
+    }  # fmt: skip
+    return frozen(spread(tf.Xcodec2Model(tf.Xcodec2Config(**config | options))))  # at 0.02 all ids would be one

@@ -20,7 +20,7 @@ from torch.nn import functional
 from edgetok import devices
 from edgetok.exporters.heads import rvq
 from edgetok.exporters.sources.pytorch import capture_module
-from edgetok.exporters.tokenizers import dac, encodec, mimi, xcodec
+from edgetok.exporters.tokenizers import dac, encodec, mimi, xcodec, xcodec2
 from edgetok.lint import lint
 from edgetok.model import Origin
 from edgetok.retype import retype
@@ -152,6 +152,30 @@ def test_xcodec_at_a_fixed_length(tokens: int) -> None:
     for some in (ids, ids[:1, :7]):
         wanted, plain = ({"waveform": each.decode(some.mT).audio_values} for each in (exact, model))
         check_values(run(session(decode.model), {"ids": some}), wanted, plain)
+
+
+def xcodec2_ids(model: tf.Xcodec2Model, waveform: torch.Tensor) -> torch.Tensor:
+    """With the filter bank of SeamlessM4TFeatureExtractor, on the host, as transformers does by torchaudio."""
+    filled, heard = functional.pad(waveform, (0, 320 - waveform.shape[2] % 320)), []
+    for row in functional.pad(filled[:, 0].float(), (160, 160)):
+        bands = torch.from_numpy(tf.SeamlessM4TFeatureExtractor()._extract_fbank_features(row.numpy()))
+        bands = (bands - bands.mean(dim=0)) / (bands.var(dim=0) + 1e-7).sqrt()
+        heard.append(bands[: len(bands) // 2 * 2].reshape(-1, 160))
+    return model.encode(filled, torch.stack(heard).to(waveform.dtype)).audio_codes[:, 0].long()
+
+
+@pytest.mark.more
+def test_xcodec2_at_a_fixed_length() -> None:
+    model, origin, x = codecs.xcodec2(), Origin("callable", "xcodec2"), codecs.speech(16000, 5000, 3)
+    encode = capture_module(xcodec2.Encode(model), {"waveform": x[:2]}, origin)
+    ids = run(session(encode.model), {"waveform": x})["ids"]
+    assert ids.shape == (3, 16) and len(ids.unique()) > 3
+    assert torch.equal(ids, xcodec2_ids(model, x))
+    decode = capture_module(xcodec2.Decode(model), {"ids": ids[:2]}, origin, free={"ids": {1: "tokens"}})
+    assert {node.op_type for node in decode.model.graph}.isdisjoint({"DFT", "Col2Im"})
+    for some in (ids, ids[:1, :7]):
+        wanted = {"waveform": model.decode(some[:, None]).audio_values}  # its head computes in fp32 whatever the type
+        check_values(run(session(decode.model), {"ids": some}), wanted, wanted)
 
 
 REFUSED = [("dac", set()), ("encodec", {"elu_behind_lstm"}), ("mimi", {"narrow_heads"})]

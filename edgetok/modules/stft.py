@@ -34,7 +34,7 @@ class STFT(nn.Module):
     def __init__(self, n_fft: int, hop: int, window: torch.Tensor | None = None, center: bool = True):
         super().__init__()
         self.hop, self.reach = hop, n_fft // 2 if center else 0
-        cosine, sine, whole = _basis(n_fft, hop, window)
+        cosine, sine, whole = basis(n_fft, hop, window)
         self.basis = nn.Parameter((torch.cat([cosine, -sine]) * whole)[:, None].float())  # (2 F, 1, n_fft)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +64,7 @@ class ISTFT(nn.Module):
             raise UsageError(f"n_fft={n_fft}, hop={hop}: accepted are even n_fft, and with ends='same' even hop too")
         self.hop = hop
         self.cut = n_fft // 2 if ends == "center" else (n_fft - hop) // 2
-        cosine, sine, whole = _basis(n_fft, hop, window)
+        cosine, sine, whole = basis(n_fft, hop, window)
         share = torch.full((len(cosine), 1), 2.0, dtype=torch.float64)
         share[0] = share[-1] = 1.0  # all other frequencies stand for their conjugates too
         sine[0] = sine[-1] = 0.0  # exactly: whatever is imaginary there is not read
@@ -79,7 +79,7 @@ class ISTFT(nn.Module):
         return (x[..., kept] / overlap[..., kept]).squeeze(1)
 
 
-def _basis(n_fft: int, hop: int, window: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def basis(n_fft: int, hop: int, window: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """cos and sin (F, n_fft), and the window (n_fft,), in fp64."""
     if n_fft < 1 or not 0 < hop <= n_fft:
         raise UsageError(f"n_fft={n_fft}, hop={hop}: accepted are whole numbers with 0 < hop <= n_fft")
