@@ -5,16 +5,23 @@ Expected 1") where an Elu reads what a convolution made of an LSTM's output, as 
 LSTM and the first convolution, or in front of the LSTM, builds; so does the same function written as Exp and Where.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgetok.lint_rules import Example, Finding, Graph, Target, error
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def check(graph: Graph, target: Target) -> Iterator[Finding]:
     """One finding per Elu."""
     if target.runtime.name != "tensorrt-rtx":
         return
-    behind, convolved = set(), set()
+    behind: set[ir.Value] = set()
+    convolved: set[ir.Value] = set()
     for node in graph.nodes():
         read = {value for value in node.inputs if value is not None}
         if node.op_type == "Elu" and read & convolved:

@@ -57,7 +57,7 @@ class Decode(nn.Module):
 
     def step(self, ids: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
         """ids (B, N, L) -> waveform (B, channels, samples), of a chunk of a stream or of the whole."""
-        parts = torch.split(ids, [len(of.quantiser.codebooks) for of in self.quantisers], dim=-1)  # type: ignore[no-untyped-call]
+        parts = torch.split(ids, [len(of.quantiser.codebooks) for of in self.quantisers], dim=-1)
         latents = [of.decode(part) for of, part in zip(self.quantisers, parts, strict=True)]
         x = self.upsample(sum(latents[1:], latents[0]), memory)
         return self.decoder(self.transformer(x.mT, memory).mT, memory)
