@@ -56,6 +56,8 @@ def _drop_idle_masks(graph: ir.Graph) -> None:
     """Take masks away that let every pair pass, whatever the inputs are."""
     from edgetok.view.masks import Mask, Masking, classify
 
+    if any(isinstance(dim, ir.SymbolicDim) for value in graph.inputs for dim in (value.shape or ())[1:]):
+        return  # a window wide enough for the size that is tried may be narrow at another
     kinds: dict[ir.Value, Masking | None] = {}
     for node in graph:
         mask = node.inputs[3] if node.op_type == "Attention" and node.domain == "" and len(node.inputs) > 3 else None

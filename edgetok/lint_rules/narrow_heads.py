@@ -1,0 +1,45 @@
+"""Attention with very narrow heads.
+
+Measured with TensorRT-RTX 1.7.1 for SM86: a float16 Attention of 4 or 8 channels a head does not build, with a mask or
+without; 12, 16, 24, 32, 48 and 64 channels do.
+"""
+
+from collections.abc import Iterator
+
+from edgetok.lint_rules import Example, Finding, Graph, Target, error, static_dim
+
+NARROWEST = 9  # between the 8 that fail and the 12 that build
+
+
+def check(graph: Graph, target: Target) -> Iterator[Finding]:
+    """One finding per node."""
+    if target.runtime.name != "tensorrt-rtx":
+        return
+    for node in graph.nodes("Attention"):
+        width = static_dim(node.inputs[0], -1)
+        if width is not None and width // node.attributes.get_int("q_num_heads", 1) < NARROWEST:
+            yield error(
+                node,
+                f"heads of {width // node.attributes.get_int('q_num_heads', 1)} channels, which tensorrt-rtx 1.7 does "
+                "not build",
+                "pad queries, keys and values with zeros to 16 channels, and keep the scale",
+            )
+
+
+EXAMPLES = (
+    Example(
+        "rtx-4090",
+        "g (float16[2,3,5,8] q) => (float16[2,3,5,8] y) { y = Attention(q, q, q) }",
+        "error",
+        "heads of 8 channels",
+    ),
+    Example(
+        "rtx-4090",
+        "g (float16[2,5,24] q) => (float16[2,5,24] y) {"
+        " y = Attention <q_num_heads = 3, kv_num_heads = 3> (q, q, q) }",
+        "error",
+        "heads of 8 channels",
+    ),
+    Example("rtx-4090", "g (float16[2,3,5,16] q) => (float16[2,3,5,16] y) { y = Attention(q, q, q) }", None),
+    Example("x86-cpu", "g (float[2,3,5,8] q) => (float[2,3,5,8] y) { y = Attention(q, q, q) }", None),
+)

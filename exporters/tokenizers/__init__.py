@@ -1,0 +1,1 @@
+"""Tokenizers of signals: one family per file, each with what encodes and what decodes as modules that export."""

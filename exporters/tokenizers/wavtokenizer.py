@@ -1,0 +1,35 @@
+"""wavtokenizer: one id for a frame of speech, 40 or 75 a second.
+
+WavTokenizer: an Efficient Acoustic Discrete Codec Tokenizer for Audio Language Modeling (ICLR 2025),
+https://arxiv.org/abs/2408.16532. transformers has no class for it: the source is a callable that returns a
+`edgetok.modules.wavtokenizer.WavTokenizer`, whose docstring says what differs from the published code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgetok.modules.wavtokenizer import WavTokenizer
+
+
+class Encode(nn.Module):
+    """waveform (B, 1, samples) -> ids (B, N)"""
+
+    def __init__(self, model: WavTokenizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"ids": self.model.encode(waveform)}
+
+
+class Decode(nn.Module):
+    """ids (B, N) -> waveform (B, 1, samples)"""
+
+    def __init__(self, model: WavTokenizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"waveform": self.model.decode(ids)}

@@ -1,0 +1,138 @@
+"""Small audio codecs as transformers builds them from a config, with seeded weights, and how their ids are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import transformers as tf
+
+from tests.conftest import packaged
+from tests.families import spread
+
+MOVES = 24  # how often a waveform is moved by a rounding to find near-ties
+RATIOS = [4, 2]  # a hop of 8 samples, so that a test's clip has many tokens
+SHAPE = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "upsampling_ratios": RATIOS}
+
+
+def frozen(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """A model in evaluation with drawn codebooks: transformers leaves them at zero where they are buffers."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("embed", "embed_sum")):
+            buffer.normal_(generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def doubled(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy in fp64."""
+    copied = deepcopy(model).double()
+    for module in copied.modules():
+        if hasattr(module, "_embed"):
+            module._embed = None  # Mimi keeps what it once computed in another type
+    return copied
+
+
+def encodec(**options: object) -> tf.EncodecModel:
+    """The shape of the model for 24 kHz: causal, one channel, weight norm."""
+    torch.manual_seed(0)
+    rate = options.get("sampling_rate", 24000)
+    bandwidths = [rate / 8 * 6 * 4 / 1000]  # kbit/s of four codebooks of 64
+    config = {"codebook_dim": 16, "target_bandwidths": bandwidths} | SHAPE | options
+    return frozen(tf.EncodecModel(tf.EncodecConfig(**config)))
+
+
+def encodec_48k(**options: object) -> tf.EncodecModel:
+    """The shape of the model for 48 kHz: stereo, group norm, chunks that overlap, each with its scale."""
+    shape = {"use_causal_conv": False, "norm_type": "time_group_norm", "audio_channels": 2, "normalize": True}
+    return encodec(**shape | {"sampling_rate": 1600, "chunk_length_s": 0.25, "overlap": 0.1} | options)
+
+
+def dac(**options: object) -> tf.DacModel:
+    """One stride of 8, three levels."""
+    torch.manual_seed(0)
+    config = {
+        "encoder_hidden_size": 8, "downsampling_ratios": [8], "decoder_hidden_size": 32, "n_codebooks": 3,
+        "codebook_size": 32, "codebook_dim": 4,
+    }  # fmt: skip
+    return frozen(tf.DacModel(tf.DacConfig(**config | options)))
+
+
+def speech(rate: int, samples: int, batch: int = 1, channels: int = 1, start: int = 0) -> torch.Tensor:
+    """(batch, channels, samples) of a real recording; each row and channel another part of it."""
+    recording, recorded = soundfile.read(packaged("moonshine_voice", "assets/beckett.wav"), dtype="float32")
+    recording = soxr.resample(recording, recorded, rate)
+    rows = [np.roll(recording, -start - 977 * k - rate)[:samples] for k in range(batch * channels)]
+    return torch.from_numpy(np.stack(rows).reshape(batch, channels, samples).astype(np.float32))
+
+
+def ties(got: torch.Tensor, waveform: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> int:
+    """How many ids differ from fp64's, each of which changes there too as the waveform is moved by a rounding.
+
+    Args:
+        got: (B, N, L), the graph's.
+        waveform: what they were made of.
+        encode: a waveform in fp64 -> ids (B, N, L).
+
+    Raises:
+        AssertionError: an id differs that does not change.
+    """
+    exact = waveform.double()
+    wanted = encode(exact)
+    assert got.shape == wanted.shape, f"ids of shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}"
+    differs = got != wanted
+    if differs.any():
+        generator, near = torch.Generator().manual_seed(0), torch.zeros_like(differs)
+        step = 2e-7 * exact.abs().max()
+        for _ in range(MOVES):
+            noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
+            near |= encode(exact + step * noise) != wanted
+        assert not (differs & ~near).any(), f"{int((differs & ~near).sum())} of {got.numel()} ids differ"
+    return int(differs.sum())
+
+
+def mimi(**options: object) -> tf.MimiModel:
+    """Three levels of which the first is semantic, two tokens of the transformer for one of the stream."""
+    torch.manual_seed(0)
+    config = SHAPE | {
+        "sampling_rate": 1600, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8, "num_quantizers": 4,
+        "upsample_groups": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "intermediate_size": 32, "sliding_window": 8, "layer_scale_initial_scale": 1.0, "initializer_range": 0.5,
+    }  # fmt: skip
+    return frozen(tf.MimiModel(tf.MimiConfig(**config | options)))
+
+
+def xcodec(**options: object) -> tf.XcodecModel:
+    """A DAC and a HuBERT with 40 samples a token."""
+    torch.manual_seed(0)
+    acoustic = {
+        "model_type": "dac", "encoder_hidden_size": 8, "downsampling_ratios": [8, 5], "decoder_hidden_size": 32,
+        "upsampling_ratios": [8, 5], "hidden_size": 16,
+    }  # fmt: skip
+    semantic = {
+        "model_type": "hubert", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "conv_dim": [8, 8, 8], "conv_kernel": [10, 3, 3], "conv_stride": [5, 4, 2],
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    }  # fmt: skip
+    halves = {"acoustic_model_config": acoustic, "semantic_model_config": semantic}
+    config = halves | {"sample_rate": 8000, "codebook_size": 64, "target_bandwidths": [4.8]}
+    return frozen(tf.XcodecModel(tf.XcodecConfig(**config | options)))
+
+
+def xcodec2(**options: object) -> tf.Xcodec2Model:
+    """A Wav2Vec2-BERT and a decoder of one layer each; at 16 kHz, 320 samples a token, as its filter bank has it."""
+    torch.manual_seed(0)
+    semantic = {
+        "model_type": "wav2vec2-bert", "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32, "feature_projection_input_dim": 160, "conv_depthwise_kernel_size": 7,
+    }  # fmt: skip
+    config = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 16, "encoder_hidden_size": 4, "downsampling_ratios": [8, 8, 5],
+        "semantic_model_config": semantic, "quantization_dim": 56, "quantization_levels": [4, 4, 4],
+    }  # fmt: skip
+    return frozen(spread(tf.Xcodec2Model(tf.Xcodec2Config(**config | options))))  # at 0.02 all ids would be one
