@@ -25,6 +25,7 @@ def capture_module(
     *,
     batch: int | None = None,
     preprocess: dict[str, Preprocess] | None = None,
+    free: dict[str, dict[int, str]] | None = None,
 ) -> Captured:
     """Export a module whose forward takes the example's names; axis 0 of every input is the batch.
 
@@ -34,6 +35,7 @@ def capture_module(
         origin: where it came from.
         batch: fixed batch size; None leaves it dynamic.
         preprocess: how a file becomes each input.
+        free: further axes of inputs that stay dynamic, with their names: {"pixels": {2: "height", 3: "width"}}.
 
     Raises:
         CaptureError: torch cannot export the module.
@@ -45,7 +47,8 @@ def capture_module(
     module = module.eval()
     with torch.no_grad():
         names = list(_named(module(**example)))
-    model = _export(module, example, names, batch)
+    free = free or {}
+    model = _export(module, example, names, batch, free)
     if type(module).__name__.endswith("ForCTC"):  # so transformers names them; the graph gives out mere logits
         model.metadata_props[g.HEAD] = "ctc"
     normalise(model)
@@ -55,14 +58,14 @@ def capture_module(
             outputs = module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
         return {name: tensor.numpy() for name, tensor in _named(outputs).items()}
 
-    shape = "batch" if batch is None else batch
+    axes = {name: {0: "batch" if batch is None else batch} | free.get(name, {}) for name in example}
     return Captured(
         model=model,
         inputs=tuple(
             TensorSpec(
                 name=name,
                 dtype=str(tensor.dtype).removeprefix("torch."),
-                shape=(shape, *tensor.shape[1:]),
+                shape=tuple(axes[name].get(axis, size) for axis, size in enumerate(tensor.shape)),
                 preprocess=(preprocess or {}).get(name),
             )
             for name, tensor in example.items()
@@ -90,12 +93,20 @@ def _named(outputs: Any) -> dict[str, torch.Tensor]:
     return named
 
 
-def _export(module: torch.nn.Module, example: dict[str, torch.Tensor], names: list[str], batch: int | None) -> ir.Model:
+def _export(
+    module: torch.nn.Module,
+    example: dict[str, torch.Tensor],
+    names: list[str],
+    batch: int | None,
+    free: dict[str, dict[int, str]],
+) -> ir.Model:
     """The module as an onnx-ir model; eager attention is the second try (BEiT and Swin fail with sdpa)."""
     import torch
 
-    axis = torch.export.Dim("batch", min=1, max=4096)
-    shapes = None if batch else {name: {0: axis} for name in example}
+    dims = {axis: torch.export.Dim(axis, min=1) for axes in free.values() for axis in axes.values()}
+    shapes = {name: {axis: dims[each] for axis, each in free.get(name, {}).items()} for name in example}
+    if batch is None:
+        shapes = {name: {0: torch.export.Dim("batch", min=1, max=4096)} | axes for name, axes in shapes.items()}
     failure: Exception | None = None
     for attention in ("as it is", "eager"):
         if attention == "eager":
@@ -110,7 +121,7 @@ def _export(module: torch.nn.Module, example: dict[str, torch.Tensor], names: li
                     kwargs=example,
                     dynamo=True,
                     opset_version=g.OPSET,
-                    dynamic_shapes=shapes,
+                    dynamic_shapes=shapes if any(shapes.values()) else None,
                     output_names=names,
                     verbose=False,
                 )
