@@ -21,7 +21,16 @@ from tokenizer_data import fashion, photographs, speech
 from torch.nn import functional
 
 from edgetok import zoo
-from edgetok.modules.audio_tokenizer import CHANNELS, HOP, SHAPED_WIDTH, AudioDecoder, AudioEncoder
+from edgetok.modules.audio_tokenizer import (
+    CHANNELS,
+    HOP,
+    NOISY,
+    SHAPED,
+    SHAPED_WIDTH,
+    SILENCE,
+    AudioDecoder,
+    AudioEncoder,
+)
 from edgetok.modules.image_tokenizer import PATCH, PIXELS, ImageDecoder, ImageEncoder
 from edgetok.tokenizer import head as heads
 from edgetok.tokenizer.joined import Quantiser, read_ids, write_ids
@@ -223,13 +232,13 @@ def train(quantiser: Training, crops: Crops, steps: int) -> tuple[ImageEncoder, 
 
 
 def train_speech(folder: Path) -> dict[str, np.ndarray]:
-    """Codebooks by k-means; of English, of which there is little, also louder, quieter, faster and slower."""
+    """Codebooks by k-means, of speech as it is, quieter, faster and slower; row 0 of those of gains is silence."""
     import soxr
 
     torch.manual_seed(0)
     waves = []
     for wave in speech(folder):
-        waves += [wave * np.float32(gain) for gain in (0.25, 0.5, 1.0)]
+        waves += [wave * np.float32(gain) for gain in (0.03, 0.3, 1.0)]
         waves += [soxr.resample(wave, 16_000, 16_000 * speed) for speed in (0.87, 1.13)]
     encoder, vectors = AudioEncoder(), []
     with torch.no_grad():
@@ -237,7 +246,9 @@ def train_speech(folder: Path) -> dict[str, np.ndarray]:
             vectors.append(encoder(torch.from_numpy(wave)[None, None])["vectors"][0])
     x = torch.cat(vectors)
     x = x[torch.randperm(len(x))[:FRAMES]]
-    return {"codebooks": torch.stack([kmeans(part, CODES) for part in x.split(SHAPED_WIDTH, dim=1)]).numpy()}
+    books = torch.stack([kmeans(part, CODES) for part in x.split(SHAPED_WIDTH, dim=1)])
+    books[: (SHAPED + NOISY) // SHAPED_WIDTH, 0] = math.log2(SILENCE) / 2
+    return {"codebooks": books.numpy()}
 
 
 def write(

@@ -52,8 +52,8 @@ class AudioEncoder(Transform):
         x = torch.cat((-c.flip(2) - d, a - b.flip(2)), dim=2) @ self.cosines
         shaped = x[..., :SHAPE].reshape(batch, -1, SHAPED, SHAPED_WIDTH)
         noisy = x[..., SHAPE:].reshape(batch, -1, NOISY, NOISY_WIDTH)
-        loud = shaped.square().mean(dim=3) + SILENCE
-        gains = torch.cat((loud, noisy.square().mean(dim=3) + SILENCE), dim=2).log2() / 2
+        loud = shaped.square().mean(dim=3).clamp(min=SILENCE)  # torch.onnx.export would leave an addition of 1e-8 out
+        gains = torch.cat((loud, noisy.square().mean(dim=3).clamp(min=SILENCE)), dim=2).log2() / 2
         return {"vectors": torch.cat((gains, (shaped / loud.sqrt()[..., None]).flatten(2)), dim=2)}
 
 

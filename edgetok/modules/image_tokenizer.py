@@ -90,6 +90,6 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.network = Network(channels, PIXELS, width, blocks)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = functional.pixel_shuffle(self.network(x), PATCH) + 0.5
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        pixels = functional.pixel_shuffle(self.network(vectors), PATCH) + 0.5
         return pixels if self.training else pixels.clamp(0, 1)
