@@ -173,7 +173,7 @@ def test_speech_is_understood() -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_graphs_are_the_modules(name: str) -> None:
-    """Ids equal PyTorch's but where a few roundings of the signal move PyTorch's too; and what is decoded is the same."""
+    """Ids equal PyTorch's but where a few roundings of the signal move those too; and what is decoded is the same."""
     speech = name == "speech-pq"
     signal = recording("beckett.wav")[..., :48_000] if speech else photograph("chelsea.png")[..., :203, :150]
     got, between = encode(name, signal), quantiser(name)

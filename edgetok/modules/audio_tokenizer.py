@@ -30,6 +30,9 @@ NOISE = 0.7  # root mean square of the noise, of the band's: as loud as decoded 
 class Transform(nn.Module):
     """What both directions share."""
 
+    cosines: torch.Tensor
+    window: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         middle = np.arange(HOP) + 0.5
@@ -59,6 +62,8 @@ class AudioEncoder(Transform):
 
 class AudioDecoder(Transform):
     """Vectors (B, N, 224) -> a waveform (B, 1, (N - 1) 320)."""
+
+    noise: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
