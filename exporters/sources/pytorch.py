@@ -58,7 +58,9 @@ def capture_module(
             outputs = module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
         return {name: tensor.numpy() for name, tensor in _named(outputs).items()}
 
-    axes = {name: {0: "batch" if batch is None else batch} | free.get(name, {}) for name in example}
+    axes: dict[str, dict[int, int | str]] = {
+        name: {0: "batch" if batch is None else batch, **free.get(name, {})} for name in example
+    }
     return Captured(
         model=model,
         inputs=tuple(
