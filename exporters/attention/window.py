@@ -4,8 +4,8 @@ Longformer: The Long-Document Transformer, https://arxiv.org/abs/2004.05150, sec
 attention. In a causal model, with `global` as the sinks, it is that of Efficient Streaming Language Models with
 Attention Sinks (StreamingLLM), https://arxiv.org/abs/2309.17453, section 3.2, over a prompt.
 
-A token sees the `size` nearest, half of them on each side, exact to the token; in a causal model the last `size`, itself
-included. The first `global` tokens, and the prefix if that is longer, are seen by all. Outside of causal models they
+A token sees the `size` nearest, half of them on each side, exact to the token; in a causal model the last `size`, with
+itself. The first `global` tokens, and the prefix if that is longer, are seen by all. Outside of causal models they
 also see all, and so do the others in their block of queries. Nothing is computed to choose.
 
 What differs: the published models have queries, keys and values of their own for global tokens, which a trained model
