@@ -101,7 +101,7 @@ def test_padding_is_not_attended_to(family, text, monkeypatch):
     agree(family, text, False, monkeypatch, padded=True)
 
 
-@pytest.mark.parametrize("family", ["dinov2-registers", "bert"])
+@pytest.mark.parametrize("family", [pytest.param("dinov2-registers", marks=pytest.mark.more), "bert"])
 def test_behind_a_reduction_a_full_list_changes_nothing(family):
     """With all blocks on the lists it is the reduced model's own attention, sizes and padding included."""
     feeds = families.feeds(family, 2)

@@ -162,8 +162,8 @@ def reference_shares(state: AttentionState, config: Config) -> torch.Tensor:
     if state.causal:
         logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), float(BARRED))
     weights = logits.softmax(dim=-1) * there[:, None, :, None]
-    inside = config.block // stride
-    return weights.unflatten(3, (-1, inside)).sum(-1).unflatten(2, (-1, inside)).sum(3)
+    inside, (batch, heads, groups, _) = config.block // stride, weights.shape
+    return weights.reshape(batch, heads, groups // inside, inside, -1, inside).sum(dim=(3, 5))
 
 
 ATTENTION = Attention(
