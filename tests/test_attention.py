@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import edgetok
 from edgetok import attention, plugins, technique
 from edgetok.attention import AttentionState
 from edgetok.errors import Refusal, UnknownName, UsageError
@@ -213,3 +214,14 @@ def test_heads_that_share_keys_choose_for_themselves(text, causal):
     state = AttentionState(query.double(), spread.double(), torch.ones(1, 333, 1).double(), 64**-0.5, 0, causal)
     wanted = attention.load(spec.name).reference(state, spec.config)[..., ::32, ::32]
     assert torch.equal(chosen(text, query, key[:, [0, 2]], causal), wanted)
+
+
+@pytest.mark.more
+def test_a_bundle_holds_what_was_asked_and_checks_itself(tmp_path, library):
+    """A real text encoder, padding included; its samples run with the C++ operators."""
+    asked = "block-topk:density=0.5,block=32,layers=1-5"
+    bundle = edgetok.export("zoo:minilm", out=tmp_path / "sparse", length=256, attention=asked, min_cosine=0.95)
+    assert bundle.manifest.recipe.attention == "block-topk:density=0.5,block=32,layers=1-5"
+    assert [each.block for each in bundle.manifest.sparse] == [1, 2, 3, 4, 5]
+    with edgetok.load(tmp_path / "sparse") as model:
+        model.check()
