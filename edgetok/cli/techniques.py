@@ -46,7 +46,7 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "name": name,
                 "summary": each.summary,
                 "paper": each.paper,
-                "serves": each.serves,
+                "serves": "encoders and causal models" if each.serves == "both" else each.serves,
                 "example": each.examples[0],
                 "options": options(each.config),
             }
@@ -72,6 +72,6 @@ def _render(data: dict[str, Any], console: Console) -> None:
     for each in data["attention"]:
         console.print(Text.assemble("\n", (each["name"], "bold"), "  ", each["summary"]))
         console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
-        console.print(Padding(f"sparse attention of {each['serves']}; --attention {each['example']}", (0, 0, 0, 2)))
+        console.print(Padding(f"sparse attention for {each['serves']}; --attention {each['example']}", (0, 0, 0, 2)))
         console.print(explained(each["options"]))
     console.print("layers=2-11 or layers=3/6/9: the blocks that attend so", style="dim")
