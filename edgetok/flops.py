@@ -90,6 +90,9 @@ def macs(node: ir.Node) -> int:
         case "Attention" | "ProportionalAttention":
             keys = _dims(node.inputs[1])[-2]
             return (prod(_dims(node.inputs[0])) + prod(_dims(node.outputs[0]))) * keys
+        case "BlockSparseAttention":
+            keys = _dims(node.inputs[3])[-1] * node.attributes["block_k"].as_int()
+            return (prod(_dims(node.inputs[0])) + prod(_dims(node.outputs[0]))) * keys
     return 0
 
 

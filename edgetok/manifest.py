@@ -50,11 +50,12 @@ class _Part(BaseModel):
 
 
 class Recipe(_Part):
-    """What the user asked for; `reduce` and `quantize` hold canonical specs, as in "tome:r=16" and "nvfp4"."""
+    """What the user asked for, as canonical specs: "tome:r=16", "nvfp4", and "window:size=256" for `attention`."""
 
     reduce: tuple[str, ...] = ()
     quantize: tuple[str, ...] = ()
     activations: str | None = None
+    attention: str | None = None
     dtype: Dtype = "fp32"
     emit: Emit = "full"
     batch: int | None = None
@@ -74,6 +75,16 @@ class Step(_Part):
     tokens_in: int
     tokens_out: int
     dynamic: bool = False
+
+
+class SparseBlock(_Part):
+    """What a block's attention looks at: blocks of `size` tokens, `density` of the pairs of them, or fewer."""
+
+    block: int
+    technique: str
+    tokens: int
+    size: int
+    density: Figure
 
 
 class TokenMap(_Part):
@@ -150,6 +161,7 @@ class Manifest(_Part):
     schedule: tuple[Step, ...] = ()
     token_map: TokenMap | None = None
     weights: tuple[LowBit, ...] = ()
+    sparse: tuple[SparseBlock, ...] = ()
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     fidelity: tuple[Fidelity, ...] = ()

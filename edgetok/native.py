@@ -14,7 +14,9 @@ from typing import Literal
 
 LIBRARY = "libedgetok.so"
 # In place of functions of the same name
-IN_PLACE = {"AgglomerativeClusters", "BipartiteMatch", "MergeTokens", "NearestCode", "SumTokens"}
+IN_PLACE = {
+    "AgglomerativeClusters", "BipartiteMatch", "BlockSparseAttention", "MergeTokens", "NearestCode", "SumTokens",
+}  # fmt: skip
 AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 
 _beside, _inside = (folder / "plugins" / "native" for folder in (Path(__file__).parent.parent, Path(__file__).parent))

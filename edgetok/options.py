@@ -38,7 +38,7 @@ def check_known(name: str, given: Iterable[str], configs: Iterable[type]) -> Non
     Raises:
         UnknownName: one is not.
     """
-    known = [f.name for config in configs for f in dataclasses.fields(config)]
+    known = [key for config in configs for key in named(config)]
     for key in given:
         if key not in known:
             raise UnknownName(f"option of {name!r}", key, known)
@@ -50,19 +50,24 @@ def build(config: type, given: dict[str, str]) -> Any:
     Raises:
         UsageError: a value that the option does not take.
     """
-    own = {f.name for f in dataclasses.fields(config)}
-    return config(**{key: _typed(config, key, value) for key, value in given.items() if key in own})
+    own = named(config)
+    return config(**{own[key].name: _typed(own[key], key, value) for key, value in given.items() if key in own})
+
+
+def named(config: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass by their options' names: `global` is the field `global_`, for it is Python's word."""
+    return {f.name.rstrip("_"): f for f in dataclasses.fields(config)}
 
 
 def spelt(config: Any) -> list[str]:
     """The options of a dataclass that differ from their defaults."""
-    pairs = [(f.name, getattr(config, f.name), f.default) for f in dataclasses.fields(config)]
+    pairs = [(key, getattr(config, f.name), f.default) for key, f in named(type(config)).items()]
     return [f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v, default in pairs if v != default]
 
 
-def _typed(config: type, key: str, text: str) -> object:
+def _typed(field: dataclasses.Field[Any], key: str, text: str) -> object:
     """An option's text as the type of its default."""
-    default: Any = next(f.default for f in dataclasses.fields(config) if f.name == key)
+    default: Any = field.default
     if isinstance(default, bool):
         if text not in ("true", "false"):
             raise UsageError(f"option {key}={text!r}: accepted are true and false")

@@ -156,20 +156,30 @@ class Schedule:
         return [int(part) for part in parts]
 
     def _blocks(self, blocks: int | None) -> list[int]:
-        """The reduced blocks in order; `blocks=None` checks the spelling only."""
-        if not self.layers:
-            return list(range(blocks or 0))
-        chosen: set[int] = set()
-        for part in self.layers.split("/"):
-            first, dash, last = part.partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-                raise UsageError(f"layers={self.layers!r}: accepted is a range such as 2-11, or blocks such as 3/6/9")
-            chosen.update(range(int(first), int(last or first) + 1))
-        if blocks is not None and max(chosen) >= blocks:
-            raise UsageError(
-                f"layers={self.layers}: block {max(chosen)} does not exist; the model has blocks 0-{blocks - 1}"
-            )
-        return sorted(chosen)
+        return chosen_blocks(self.layers, blocks)
+
+
+def chosen_blocks(layers: str, blocks: int | None) -> list[int]:
+    """The blocks that "2-11" or "3/6/9" names, in order; all of them where it is empty.
+
+    Args:
+        layers: as the user gave it.
+        blocks: how many there are; None checks the spelling only.
+
+    Raises:
+        UsageError: another spelling, or a block that does not exist.
+    """
+    if not layers:
+        return list(range(blocks or 0))
+    chosen: set[int] = set()
+    for part in layers.split("/"):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UsageError(f"layers={layers!r}: accepted is a range such as 2-11, or blocks such as 3/6/9")
+        chosen.update(range(int(first), int(last or first) + 1))
+    if blocks is not None and max(chosen) >= blocks:
+        raise UsageError(f"layers={layers}: block {max(chosen)} does not exist; the model has blocks 0-{blocks - 1}")
+    return sorted(chosen)
 
 
 def _number(key: str, text: str) -> float:

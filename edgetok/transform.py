@@ -11,13 +11,14 @@ from edgetok import options, technique
 from edgetok.calibration import Run, calibrated
 from edgetok.errors import Refusal, UsageError
 from edgetok.flops import Work, within_budget
-from edgetok.manifest import LowBit, Step, TokenMap
+from edgetok.manifest import LowBit, SparseBlock, Step, TokenMap
 from edgetok.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from edgetok.attention import AttentionSpec
     from edgetok.lowbit.activations import Spec as Activations
     from edgetok.lowbit.quantise import FewBits
     from edgetok.model import TensorSpec
@@ -37,6 +38,7 @@ class Transformed:
         token_map: which outputs say where tokens went; None where all are restored.
         weights: the linear layers whose weights have few bits.
         activations: which are rounded.
+        sparse: the blocks that attend sparsely.
         notes: for the user.
     """
 
@@ -46,6 +48,7 @@ class Transformed:
     token_map: TokenMap | None
     weights: tuple[LowBit, ...]
     activations: Activations | None
+    sparse: tuple[SparseBlock, ...]
     notes: tuple[str, ...]
 
     @property
@@ -67,8 +70,9 @@ def transform(
     emit: str,
     run: Run | None = None,
     few_bits: FewBits | None = None,
+    attention: AttentionSpec | None = None,
 ) -> Transformed:
-    """Type a captured graph, reduce its tokens, and quantise its weights, in place.
+    """Type a captured graph, reduce its tokens, let it attend sparsely, and quantise its weights, in place.
 
     Args:
         model: the captured graph.
@@ -77,6 +81,7 @@ def transform(
         emit: "full" or "reduced" tokens at the outputs.
         run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
         few_bits: which weights and activations get few bits.
+        attention: which keys attention looks at; None for all.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -91,7 +96,7 @@ def transform(
     try:
         view = TransformerView.of(model)
     except Refusal:
-        if specs:
+        if specs or attention:
             raise
         view = None  # nothing is asked of the blocks
     steps: list[Step] = []
@@ -101,6 +106,11 @@ def transform(
         view.reduce(plans, emit)
         kept = None if view.token_map is None else view.token_map.kept
         steps += [_step_behind(plan, kept) for plan in plans if plan.behind and kept is not None]
+    sparse: tuple[SparseBlock, ...] = ()
+    if view is not None and attention is not None:
+        from edgetok.view.sparse import attend_sparsely
+
+        sparse = attend_sparsely(view, attention)
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
@@ -113,7 +123,9 @@ def transform(
         weights = few_bits.apply(model)
         _tidy(model)
     token_map = view.token_map if view else None
-    return Transformed(model, view.tokens if view else 0, tuple(steps), token_map, weights, rounded, tuple(notes))
+    return Transformed(
+        model, view.tokens if view else 0, tuple(steps), token_map, weights, rounded, sparse, tuple(notes)
+    )
 
 
 def _plans(

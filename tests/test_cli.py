@@ -189,7 +189,8 @@ def test_techniques_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
 
     found = answer(capsys, "techniques")
     assert [each["name"] for each in found["techniques"]] == technique.names()
-    every = [option for each in found["techniques"] for option in each["options"]] + found["shared_options"]
+    all_kinds = found["techniques"] + found["attention"]
+    every = [option for each in all_kinds for option in each["options"]] + found["shared_options"]
     assert [option["name"] for option in every if not option["help"]] == []
 
 

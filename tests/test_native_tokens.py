@@ -19,10 +19,13 @@ from tests.test_operators import attributes_of
 
 OPERATORS = {
     "agglomerative_clusters": ("label",), "bipartite_match": ("order", "match", "best"),
+    "block_sparse_attention": ("attended",),
     "merge_tokens": ("merged", "size"), "nearest_code": ("index",), "sum_tokens": ("sum",),
 }  # fmt: skip
 CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
-KINDS = {torch.int64: 7, torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}  # ONNX's numbers of them
+KINDS = {  # ONNX's numbers of them
+    torch.int32: 6, torch.int64: 7, torch.float32: 1, torch.float16: 10, torch.bfloat16: 16,
+}  # fmt: skip
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -36,8 +39,8 @@ def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) 
     function = plugins.load(name).function.name
     node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
     kinds = dict.fromkeys(("label", "index", "order", "match"), torch.int64)
-    kinds |= {"merged": inputs[0].dtype, "sum": inputs[0].dtype}
-    ranks = [2] * 3 if name not in ("merge_tokens", "sum_tokens") else [3] * 2
+    kinds |= dict.fromkeys(("attended", "merged", "sum"), inputs[0].dtype)
+    ranks = {"merge_tokens": [3] * 2, "sum_tokens": [3] * 2, "block_sparse_attention": [4]}.get(name, [2] * 3)
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given, outputs)

@@ -32,6 +32,7 @@ def export(
     reduce: Sequence[str] = (),
     quantize: Sequence[str] = (),
     activations: str | None = None,
+    attention: str | None = None,
     dtype: Dtype = "fp32",
     emit: Emit = "full",
     batch: int | None = None,
@@ -50,6 +51,7 @@ def export(
         reduce: techniques, as in "tome:r=16,layers=2-11".
         quantize: quantisers, as in "nvfp4" or "lut:bits=3,skip=head"; a layer goes to the first that takes it.
         activations: "int8", "fp8" or "fp4": what feeds products is rounded in the graph, as in "int8:skip=head".
+        attention: which keys attention looks at, as in "window:size=256,global=1"; None for all.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
         batch: fixed batch size; None leaves it dynamic.
@@ -66,6 +68,7 @@ def export(
     import platform
     from functools import partial
 
+    from edgetok import attention as sparse_attention
     from edgetok import technique
     from edgetok.api.keeping import keep_faster
     from edgetok.api.samples import OnSamples, run_graph, running
@@ -84,6 +87,7 @@ def export(
         if value not in accepted:
             raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
+    sparse = None if attention is None else sparse_attention.parse(attention)
     formats = [quantiser.parse(text) for text in quantize]
     rounded = None if activations is None else lowbit_activations.parse(activations)
     check_output(Path(out), force)
@@ -106,6 +110,7 @@ def export(
         emit=emit,
         run=on_samples,
         few_bits=FewBits(formats, rounded, *((on_samples, on_samples.measure, faster) if samples else ())),
+        attention=sparse,
     )
     add_functions(captured.model)
     say("comparing with the original")
@@ -121,13 +126,15 @@ def export(
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
-            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), activations=done.rounded_to, dtype=dtype,
-            emit=emit, batch=batch, length=length, size=size, min_cosine=min_cosine,
+            reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), activations=done.rounded_to,
+            attention=None if sparse is None else str(sparse), dtype=dtype, emit=emit, batch=batch, length=length,
+            size=size, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
         token_map=done.token_map,
         weights=done.weights,
+        sparse=done.sparse,
         inputs=captured.inputs,
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,

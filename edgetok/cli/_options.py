@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
+
+from edgetok.options import named
 
 if TYPE_CHECKING:
     from rich.padding import Padding
@@ -15,8 +16,8 @@ def options(config: type) -> list[dict[str, Any]]:
     texts = "\n".join(parent.__doc__ or "" for parent in reversed(config.__mro__))
     told = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", texts, re.MULTILINE))
     return [
-        {"name": field.name, "default": field.default, "help": " ".join(told.get(field.name, "").split())}
-        for field in dataclasses.fields(config)
+        {"name": name, "default": field.default, "help": " ".join(told.get(name, "").split())}
+        for name, field in named(config).items()
     ]
 
 

@@ -34,6 +34,9 @@ def command(
     activations: Annotated[
         str | None, typer.Option(metavar="SPEC", help="int8, fp8 or fp4, rounded in the graph: int8:skip=head.")
     ] = None,
+    attention: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Which keys attention looks at: window:size=256,global=1.")
+    ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
     emit: Annotated[
         str, typer.Option(metavar="TOKENS", help="full: restored at the outputs; reduced: as they are.")
@@ -67,6 +70,7 @@ def command(
             reduce=reduce or (),
             quantize=quantize or (),
             activations=activations,
+            attention=attention,
             dtype=dtype,  # type: ignore[arg-type]  # api says what is accepted
             emit=emit,  # type: ignore[arg-type]
             batch=batch,
@@ -99,6 +103,15 @@ def weights(manifest: Manifest) -> str:
     return f"{', '.join(manifest.recipe.quantize)}: {bits:.2f} bits each in {layers}, the rest {manifest.recipe.dtype}"
 
 
+def attended(manifest: Manifest) -> str:
+    """Which keys attention looks at, in a line."""
+    if not manifest.sparse:
+        return "to all tokens"
+    densities = [each.density for each in manifest.sparse]
+    blocks = f"{len(densities)} blocks, {sum(densities) / len(densities):.0%} of the pairs of tokens"
+    return f"{manifest.recipe.attention}: {blocks}"
+
+
 def _render(bundle: Bundle, console: Console) -> None:
     manifest = bundle.manifest
     tokens = [str(manifest.tokens)]
@@ -112,6 +125,7 @@ def _render(bundle: Bundle, console: Console) -> None:
         + (f", licence {manifest.source.licence}" if manifest.source.licence else ""),
         "reduced by": ", ".join(manifest.recipe.reduce) or "nothing",
         "tokens": " > ".join(tokens) if manifest.tokens else "no transformer blocks were recognised",
+        "attention": attended(manifest),
         "weights": weights(manifest),
         "size": size(sum(file.bytes for file in manifest.files.values())),
     }

@@ -70,6 +70,7 @@ def _render(data: dict[str, Any], console: Console) -> None:
             "id": data["id"],
             "source": f"{source['kind']}: {source['name']}, licence {source['licence'] or 'unknown'}",
             "reduced by": ", ".join(recipe["reduce"]) or "nothing",
+            "attends": recipe["attention"] or "to all tokens",
             "quantised by": ", ".join(recipe["quantize"]) or "nothing",
             "against it": _fidelity(manifest["fidelity"]),
             "emits": f"{recipe['emit']} tokens, {recipe['dtype']}",

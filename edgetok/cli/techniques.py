@@ -1,4 +1,4 @@
-"""`edgetok techniques`: what --reduce takes."""
+"""`edgetok techniques`: what --reduce and --attention take."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ PLACES = {
 
 
 def command(json: Json = False, verbose: Verbose = False) -> Answer:
-    """List the techniques that make tokens fewer, with their papers and options."""
-    from edgetok import technique
+    """List the techniques that make tokens or attention fewer, with their papers and options."""
+    from edgetok import attention, technique
     from edgetok.schedule import Schedule
 
+    sparse = {name: attention.load(name) for name in attention.names()}
     found = {name: technique.load(name) for name in technique.names()}
     data = {
         "techniques": [
@@ -40,6 +41,17 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
             for name, each in found.items()
         ],
         "shared_options": options(Schedule),
+        "attention": [
+            {
+                "name": name,
+                "summary": each.summary,
+                "paper": each.paper,
+                "serves": "encoders and causal models" if each.serves == "both" else each.serves,
+                "example": each.examples[0],
+                "options": options(each.config),
+            }
+            for name, each in sparse.items()
+        ],
     }
     return Answer(data, lambda console: _render(data, console))
 
@@ -57,3 +69,9 @@ def _render(data: dict[str, Any], console: Console) -> None:
     console.print(Text("options that all of them take", style="bold"))
     console.print(explained(data["shared_options"]))
     console.print("as in --reduce tome:r=16,layers=2-11", style="dim")
+    for each in data["attention"]:
+        console.print(Text.assemble("\n", (each["name"], "bold"), "  ", each["summary"]))
+        console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
+        console.print(Padding(f"sparse attention for {each['serves']}; --attention {each['example']}", (0, 0, 0, 2)))
+        console.print(explained(each["options"]))
+    console.print("layers=2-11 or layers=3/6/9: the blocks that attend so", style="dim")

@@ -108,7 +108,7 @@ class TransformerView:
         self._check_class_token(plans)
         _check_counts(plans)
         self._free_reshapes(flow)
-        stage = Stage(self.tokens, size=self._padding())
+        stage = Stage(self.tokens, size=self.padding())
         for block in self.blocks:
             stage = self._pass(block, stage, acting.get(block.index), plans, flow)
             self.stages.append(stage)
@@ -159,7 +159,7 @@ class TransformerView:
             if attended is None and site.attention.is_computed:
                 attended = site.op.MatMul(site.op.Cast(site.attention.weights, to=block.value.dtype), block.value)
         if attended is not None:
-            self._take_attention(block, attended, stage.tokens)
+            self.take_attention(block, attended, stage.tokens)
         return after
 
     def check(self, starts: dict[ir.Value, int]) -> Flow:
@@ -217,7 +217,7 @@ class TransformerView:
         without, with_it = ({e.node for e in follow(graph, start, self.tokens, p).exits} for p in (0, 1))
         return bool(without - with_it)
 
-    def _padding(self) -> ir.Value | None:
+    def padding(self) -> ir.Value | None:
         """(B, N, 1): 1 for a token, 0 for padding; None without a mask."""
         if self.mask is not Mask.KEY_PADDING:
             return None
@@ -255,7 +255,7 @@ class TransformerView:
             assert dtype is not None
             bias = local_bias(op, stage, block.reach, bias, dtype)
         query, key, value = heads
-        attention = AttentionMap(op, query, key, self._scale(block), bias, block.reach is not None)
+        attention = AttentionMap(op, query, key, self.scale(block), bias, block.reach is not None)
         most = self.tokens if stage.length is not None else stage.fixed
         return Site(
             op, block.stream if start is not None else block.after_attention, self.model.graph.inputs[0],
@@ -295,7 +295,7 @@ class TransformerView:
         hidden.meta.update(attention=site.attention.weights)
         return after, attend_ahead(site, step, selection, block.value)
 
-    def _take_attention(self, block: Block, attended: ir.Value, tokens: int | ir.SymbolicDim) -> None:
+    def take_attention(self, block: Block, attended: ir.Value, tokens: int | ir.SymbolicDim) -> None:
         """Let what is computed elsewhere, (B, h, N, d), take the place of a block's attention."""
         old, dims = block.attention, g.static_shape(block.query)
         assert dims is not None
@@ -303,7 +303,8 @@ class TransformerView:
         old.outputs[0].replace_all_uses_with(attended)
         self.model.graph.remove(old, safe=True)
 
-    def _scale(self, block: Block) -> float:
+    def scale(self, block: Block) -> float:
+        """Of a block's attention scores."""
         dims = g.static_shape(block.query)
         assert dims is not None and dims[3] is not None
         return float(g.attribute(block.attention, "scale") or dims[3] ** -0.5)  # type: ignore[arg-type]
@@ -328,10 +329,10 @@ class TransformerView:
         dims = g.static_shape(block.query)
         assert dims is not None
         new = op.ProportionalAttention(
-            block.query, block.key, block.value, bias, stage.count(), domain="edgetok", scale=self._scale(block),
+            block.query, block.key, block.value, bias, stage.count(), domain="edgetok", scale=self.scale(block),
             heads=dims[1],
         )  # fmt: skip
-        self._take_attention(block, new, stage.tokens)
+        self.take_attention(block, new, stage.tokens)
         block.attention = new.producer()
 
     def _free_reshapes(self, flow: Flow) -> None:

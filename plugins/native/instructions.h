@@ -1,6 +1,7 @@
 // All that an instruction set supplies, from its vector types V.
 #pragma once
 
+#include "attend.h"
 #include "clusters.h"
 #include "match.h"
 #include "strip.h"
@@ -10,7 +11,7 @@ namespace edgetok {
 template <class V>
 const Kernels* kernels_of() {
   static const Kernels result{V::kName,      V::kRowsA8,   V::kRowsA32, pack_a8<V>,
-                              strip_a8<V>, strip_a32<V>, match<V>,    cluster<V>};
+                              strip_a8<V>, strip_a32<V>, match<V>,    cluster<V>,  attend<V>};
   return &result;
 }
 

@@ -35,6 +35,7 @@ struct Room {
 };
 
 struct Clusters;  // clusters.h
+struct Keys;      // attend.h
 enum class Linkage { kSingle, kComplete, kAverage };
 
 struct Kernels {
@@ -49,6 +50,8 @@ struct Kernels {
                 float* best, int64_t* place);
   void (*cluster)(const float* x, int64_t width, const float* panels, const float* padding, int64_t step,
                   const Clusters&, Linkage, int64_t count, int64_t* root);
+  void (*attend)(const float* q, int64_t rows, int64_t first, const Keys&, const int32_t* list, int64_t count,
+                 float* room, float* out);
 };
 
 // Null where it was not compiled or the machine cannot run it.

@@ -53,7 +53,8 @@ EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, cons
       runtime.call<ort::CreateCustomOpDomain>("edgetok", &functions);
       for (const auto* each : {&edgetok::kBipartiteMatch, &edgetok::kAgglomerativeClusters, &edgetok::kNearestCode})
         runtime.call<ort::CustomOpDomain_Add>(functions, each);
-      for (const ort::CustomOp& each : edgetok::kOnTokens) runtime.call<ort::CustomOpDomain_Add>(functions, &each);
+      for (const auto* of_types : {&edgetok::kOnTokens, &edgetok::kBlockSparseAttention})
+        for (const ort::CustomOp& each : *of_types) runtime.call<ort::CustomOpDomain_Add>(functions, &each);
     }
     runtime.call<ort::AddCustomOpDomain>(options, own);
     runtime.call<ort::AddCustomOpDomain>(options, functions);

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <type_traits>
 
-#include "number.h"
 #include "operators.h"
 #include "weights.h"
 
@@ -16,13 +15,6 @@ namespace {
 constexpr int64_t kTask = 16384;    // numbers: of the rows of one task
 constexpr int64_t kColumns = 512;   // of a row that are summed at once, in the L1 cache
 constexpr float kSmallest = 1e-4f;  // divides the zeros of merged padding; real sizes are 1 and more
-
-template <class T>
-constexpr ort::Type kTypeOf = ort::kFloat;
-template <>
-constexpr ort::Type kTypeOf<Half> = ort::kHalf;
-template <>
-constexpr ort::Type kTypeOf<BFloat16> = ort::kBFloat16;
 
 template <class T>
 void put(T* to, const float* sums, int64_t count) {

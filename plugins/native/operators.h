@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "number.h"
 #include "runtime.h"
 #include "weights.h"
 
@@ -11,9 +12,18 @@ namespace edgetok {
 
 extern const ort::CustomOp kLutMatMul, kBipartiteMatch, kAgglomerativeClusters, kNearestCode;
 extern const std::vector<ort::CustomOp> kOnTokens;  // MergeTokens and SumTokens, for each type
+extern const std::vector<ort::CustomOp> kBlockSparseAttention;  // for each type
 
 // That registered the operators: shapes are asked for without one.
 extern const Runtime* registered;
+
+// ONNX Runtime's name of a type.
+template <class T>
+constexpr ort::Type kTypeOf = ort::kFloat;
+template <>
+constexpr ort::Type kTypeOf<Half> = ort::kHalf;
+template <>
+constexpr ort::Type kTypeOf<BFloat16> = ort::kBFloat16;
 
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -20,7 +20,7 @@ struct Domain;
 struct Shape;         // OrtTensorTypeAndShapeInfo
 struct ShapeContext;  // OrtShapeInferContext
 
-enum Type : int { kAny = 0, kFloat = 1, kUint8 = 2, kInt64 = 7, kHalf = 10, kBFloat16 = 16 };
+enum Type : int { kAny = 0, kFloat = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7, kHalf = 10, kBFloat16 = 16 };
 enum Code : int { kInvalidArgument = 2 };
 
 // The index of each function in OrtApi, under its name there.

@@ -73,6 +73,11 @@ class Runtime {
     call<ort::KernelInfoGetAttribute_int64>(info, attribute, &value);
     return value;
   }
+  float number(const ort::KernelInfo* info, const char* attribute) const {
+    float value = 0;
+    call<ort::KernelInfoGetAttribute_float>(info, attribute, &value);
+    return value;
+  }
   std::string text(const ort::KernelInfo* info, const char* attribute) const {
     size_t size = 0;
     call<ort::KernelInfoGetAttribute_string>(info, attribute, static_cast<char*>(nullptr), &size);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 
+#include "attend.h"
 #include "clusters.h"
 #include "kernels.h"
 
@@ -107,6 +108,35 @@ bool same_choices(const Kernels& k) {
   return true;
 }
 
+// Attention of 64 queries to four of five blocks, the last of which is filled up, with a window and without.
+std::vector<float> attended(const Kernels& k, const std::vector<float>& numbers, bool causal, int64_t window) {
+  constexpr int64_t block = 48, width = 37, rows = 61, blocks = 5;
+  Keys of{nullptr, nullptr, nullptr, block, width, 2, 2, causal, window, 3};
+  std::vector<float> bias(blocks * of.pitch()), room(of.room()), out(rows * of.value_strips * kStrip);
+  for (size_t i = 0; i < bias.size(); ++i) {
+    const int64_t inside = int64_t(i) % of.pitch(), key = int64_t(i) / of.pitch() * block + inside;
+    bias[i] = inside < block && key < 230 ? numbers[i] : -INFINITY;
+  }
+  of.keys = numbers.data(), of.values = of.keys + blocks * of.pitch() * width, of.bias = bias.data();
+  const int32_t list[] = {4, 0, 2, 1};
+  k.attend(of.values + blocks * block * of.value_strips * kStrip, rows, 100, of, list, 4, room.data(), out.data());
+  return out;
+}
+
+double attention_differs(const Kernels& k) {
+  std::normal_distribution<float> normal;
+  std::vector<float> numbers(5 * 64 * 37 + 5 * 48 * 64 + 61 * 37);
+  for (float& number : numbers) number = normal(seeded) / 2;
+  double off = 0;
+  for (const auto [causal, window] : {std::pair{false, -1}, {true, -1}, {false, 40}, {true, 20}}) {
+    const auto want = attended(*kernels_portable(), numbers, causal, window);
+    const auto got = attended(k, numbers, causal, window);
+    for (size_t i = 0; i < got.size(); ++i)
+      off = got[i] == got[i] ? std::fmax(off, std::fabs(double(got[i]) - want[i])) : INFINITY;
+  }
+  return off;
+}
+
 }  // namespace
 
 int main() {
@@ -120,6 +150,7 @@ int main() {
       for (const int64_t rows : kRows)
         for (const bool a8 : {false, true}) worst = std::fmax(worst, difference(*k, w, rows, a8));
     }
+    worst = std::fmax(worst, attention_differs(*k));
     std::printf("%s differs by %.1e\n", k->name, worst);
     equal &= worst < 1e-5 && same_choices(*k);
   }

@@ -1,0 +1,148 @@
+"""Attention over listed blocks against ONNX Runtime's dense attention, in time and in memory.
+
+    PYTHONPATH=. python benchmarks/sparse_attention.py --tokens 1024 4096 --densities 0.25 0.5 1 [--threads 2]
+
+Times: all sides of a line in one process, in turns, with one thread in processor time; a ratio is the median over the
+rounds of (dense / the side) with its 95 % interval: above 1, the side is the faster. Memory: a process for each side,
+what it holds at most (VmHWM) beyond what it held when its session was loaded, on three runs. Linux with glibc only.
+
+Sides: "dense" is ONNX's Attention; "window" and "block-topk" are those of `--attention` with as many keys as the
+density says, choosing included; "lists" is BlockSparseAttention with random lists, which come with the input. Each in
+C++, and "gathered" is "lists" by its function of standard operators. Batch 1, six heads of 64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from edgetok import attention, native, plugins, statistics, timing
+from edgetok.attention import Lists
+from edgetok.graph import IR_VERSION, OPSET, Emitter, constant
+from edgetok.view.sparse import AttentionSite
+
+SIDES = ("dense", "window", "block-topk", "lists", "gathered")
+HEADS, WIDTH, BLOCK = 6, 64, 64
+
+
+def lists(op: Emitter, side: str, query: ir.Value, key: ir.Value, tokens: int, density: float) -> Lists:
+    """What a side attends to."""
+    if side not in ("window", "block-topk"):
+        blocks = -(-tokens // BLOCK)
+        drawn = np.random.default_rng(tokens).random((1, HEADS, blocks, blocks)).argsort(axis=-1)
+        index = drawn[..., : max(1, round(density * blocks))].astype(np.int32)
+        count = np.full(index.shape[:-1], index.shape[-1], np.int32)
+        return Lists(constant(op.graph, index), constant(op.graph, count), 0)
+    size = round(density * tokens) if density < 1 else 2 * tokens
+    option = f"size={size}" if side == "window" else f"density={density}"
+    spec = attention.parse(f"{side}:{option},block={BLOCK}")
+    site = AttentionSite(op, query, key, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
+    return attention.load(side).lists(site, spec.config)
+
+
+def session(side: str, tokens: int, density: float, threads: int) -> onnxruntime.InferenceSession:
+    """q, k, v (1, 6, N, 64) -> y."""
+    kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, HEADS, tokens, WIDTH])
+    q, k, v = inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
+    op = Emitter(graph)
+    if side == "dense":
+        y = op.Attention(q, k, v)
+    else:
+        chosen = lists(op, side, q, k, tokens, density)
+        y = op.BlockSparseAttention(
+            q, k, v, chosen.index, chosen.count, np.zeros((1, 1), np.float32), domain="edgetok", block_q=BLOCK,
+            block_k=BLOCK, scale=WIDTH**-0.5, causal=0, window=chosen.window, pinned=chosen.pinned,
+        )  # fmt: skip
+    y.name, y.type, y.shape = "y", kind, shape
+    graph.outputs.append(y)
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    plugins.add_functions(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if side != "gathered":
+        options.register_custom_ops_library(str(native.library()))
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+
+
+def runner(side: str, tokens: int, density: float, threads: int) -> Callable[[], np.ndarray]:
+    """Runs a side on seeded input."""
+    made = session(side, tokens, density, threads)
+    drawn = np.random.default_rng(0).standard_normal((3, 1, HEADS, tokens, WIDTH)).astype(np.float32)
+    feeds = dict(zip("qkv", drawn, strict=True))
+    return lambda: made.run(None, feeds)[0]
+
+
+def megabytes(what: str) -> float:
+    """Of this process: VmRSS now, VmHWM since it was last reset."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(what))) * 1024 / 1e6
+
+
+def peak(side: str, tokens: int, density: float, threads: int) -> float:
+    """Megabytes on three runs; to be called in a process of its own."""
+    run = runner(side, tokens, density, threads)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading gave back is not there to be used again
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
+    before = megabytes("VmRSS")
+    for _ in range(3):
+        run()
+    return megabytes("VmHWM") - before
+
+
+def apart(side: str, tokens: int, density: float, threads: int) -> float:
+    """`peak` in a process of its own."""
+    command = [sys.executable, __file__, "--one", side, str(tokens), str(density), str(threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def table(tokens: int, density: float, sides: list[str], threads: int, rounds: int) -> None:
+    """Print the lines of a length and a density."""
+    runs = {side: runner(side, tokens, density, threads) for side in sides}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for run in runs.values():
+        run()
+    clock = time.process_time_ns if threads == 1 else time.perf_counter_ns
+    for _ in range(rounds):
+        for side, run in runs.items():
+            times[side] += timing.sample(run, 1, clock=clock)
+    for side, own in times.items():
+        ratio = statistics.ratio(list(zip(times["dense"], own, strict=True)))
+        held = apart(side, tokens, density, threads)
+        print(f"| {tokens} | {density:g} | {side} | {median(own):.1f} | {ratio} | {held:.0f} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096])
+    parser.add_argument("--densities", type=float, nargs="+", default=[0.25, 0.5, 1])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        side, tokens, density, threads = chosen.one
+        print(peak(side, int(tokens), float(density), int(threads)))
+        return
+    print("| tokens | density | side | ms | times as fast as dense | holds, MB |")
+    print("|---|---|---|---|---|---|")
+    for tokens in chosen.tokens:
+        for density in chosen.densities:
+            table(tokens, density, chosen.sides, chosen.threads, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()

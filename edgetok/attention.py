@@ -1,0 +1,165 @@
+"""What a sparse attention is: it says which blocks of keys each block of queries attends to; the view does the rest.
+
+One is a file in exporters/attention/, found by its name, that ends with `ATTENTION = Attention(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgetok import discovery, options
+from edgetok.errors import UsageError
+from edgetok.schedule import chosen_blocks
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from edgetok.view.sparse import AttentionSite
+
+PACKAGE = "edgetok.exporters.attention"
+WIDEST = 128  # tokens of a block
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which blocks of keys are attended to, as `edgetok::BlockSparseAttention` takes them.
+
+    Attributes:
+        index: (1 or B, 1 or h, Q, M) int32: the blocks of keys for each block of queries behind the first `whole`.
+        count: (1 or B, 1 or h, Q) int32: how many of the M count.
+        whole: the first blocks of queries, which attend to all keys and have no lists.
+        window: the largest distance of a key that is seen; -1 for any.
+        pinned: how many first keys are seen from any distance.
+        density: the share of the pairs of blocks that are attended to (of those that a causal model could attend to);
+            the most it can be, where the lists' lengths depend on the input.
+    """
+
+    index: ir.Value
+    count: ir.Value
+    whole: int
+    window: int = -1
+    pinned: int = 0
+    density: float = 1.0
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """What the PyTorch reference of a sparse attention sees.
+
+    Attributes:
+        queries, keys: (B, h, N, d) of a block's attention.
+        size: (B, N, 1) how many tokens each stands for; 0 for padding.
+        scale: of the scores.
+        prefix: leading tokens that are no patches.
+        causal: whether a token sees only those before it and itself.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    size: torch.Tensor
+    scale: float
+    prefix: int
+    causal: bool
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One way of choosing the keys that attention looks at.
+
+    Attributes:
+        summary: one line for a list.
+        paper: title, link, section.
+        examples: specs, as on the command line, that the tests run.
+        config: its options, a frozen dataclass with defaults, `block` among them: the tokens of a block.
+        lists: (site, config) -> the lists of one block of the model, as values of its graph.
+        reference: (state, config) -> (1 or B, 1 or h, N, N) bool: who sees whom, padding and causality left to others.
+        serves: what models it is for.
+        by_place: whether it goes by the places of tokens, which a reduction would change.
+    """
+
+    summary: str
+    paper: str
+    examples: tuple[str, ...]
+    config: type
+    lists: Callable[[AttentionSite, Any], Lists]
+    reference: Callable[[AttentionState, Any], torch.Tensor]
+    serves: Literal["encoders", "causal models", "both"] = "both"
+    by_place: bool = False
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """What the user asked for: `window:size=256,global=1,layers=2-11`.
+
+    Attributes:
+        name: of the sparse attention.
+        config: its options.
+        layers: the blocks that attend sparsely, "2-11" or "3/6/9"; all of them when empty.
+    """
+
+    name: str
+    config: Any
+    layers: str = ""
+
+    def __str__(self) -> str:
+        """The canonical spelling, which goes into the manifest."""
+        given = options.spelt(self.config) + [f"layers={self.layers}"] * bool(self.layers)
+        return self.name + (":" + ",".join(given) if given else "")
+
+
+def names() -> list[str]:
+    """The names of the sparse attentions; nothing is imported."""
+    return discovery.names(PACKAGE)
+
+
+def load(name: str) -> Attention:
+    """The sparse attention of a name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    return discovery.load(PACKAGE, "attention", name, Attention)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    layers: str = ""
+
+
+def parse(text: str) -> AttentionSpec:
+    """Read `NAME:key=value,...`.
+
+    Raises:
+        UnknownName: no such sparse attention or option.
+        UsageError: a value that the option does not take.
+    """
+    name, given = options.split(text, "block=64")
+    config = load(name).config
+    options.check_known(name, given, (config, _Shared))
+    layers = given.pop("layers", "")
+    chosen_blocks(layers, None)
+    return AttentionSpec(name, options.build(config, given), layers)
+
+
+def check_block(block: int) -> None:
+    """Make sure that an option is the tokens of a block.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if block not in (16, 32, 64, WIDEST):
+        raise UsageError(f"option block={block}: accepted are blocks of 16, 32, 64 and {WIDEST} tokens")
+
+
+def check_range(config: object, name: str, low: float, high: float) -> None:
+    """Make sure that an option lies between two numbers.
+
+    Raises:
+        UsageError: it does not.
+    """
+    value = getattr(config, name)
+    if not low <= value <= high:
+        raise UsageError(f"option {name.rstrip('_')}={value}: accepted is a number from {low:g} to {high:g}")

@@ -1,0 +1,183 @@
+"""Sparse attention in the blocks of a view: keys are chosen, and `edgetok::BlockSparseAttention` attends to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgetok import attention as sparse
+from edgetok import graph as g
+from edgetok.errors import Refusal
+from edgetok.manifest import SparseBlock
+from edgetok.schedule import chosen_blocks
+from edgetok.view.attention import key_bias
+from edgetok.view.blocks import Block
+from edgetok.view.masks import BARRED, Mask
+from edgetok.view.stage import Stage
+from edgetok.view.view import TransformerView
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """What a sparse attention sees of a block.
+
+    Attributes:
+        op: writes nodes: `site.op.MatMul(a, b)`.
+        query: (B, h, N, d)
+        key: (B, g, N, d), shared by h / g heads each.
+        size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
+        scale: of the scores.
+        heads, groups: h and g.
+        tokens: N.
+        width: d.
+        prefix: leading tokens that are no patches (CLS, registers).
+        causal: whether a token sees only those before it and itself.
+    """
+
+    op: g.Emitter
+    query: ir.Value
+    key: ir.Value
+    size: ir.Value | None
+    scale: float
+    heads: int
+    groups: int
+    tokens: int
+    width: int
+    prefix: int
+    causal: bool
+
+    def blocks(self, block: int) -> int:
+        """Of so many tokens."""
+        return -(-self.tokens // block)
+
+
+def attend_sparsely(view: TransformerView, spec: sparse.AttentionSpec) -> tuple[SparseBlock, ...]:
+    """Let blocks attend sparsely, behind whatever reduces their tokens.
+
+    Returns:
+        What each of them attends to.
+
+    Raises:
+        Refusal: attention cannot be made sparse there.
+        UsageError: a block that does not exist.
+    """
+    chosen = sparse.load(spec.name)
+    causal = view.mask is Mask.CAUSAL
+    if view.mask in (Mask.BIAS, Mask.PAIRS):
+        raise Refusal(
+            f"attention has a mask that {view.mask.value}: sparse lists would leave it out",
+            node=view.blocks[0].attention.name,
+            way_out="sparse attention needs a mask for padding, a causal one, or none",
+        )
+    if chosen.serves != "both" and causal != (chosen.serves == "causal models"):
+        kind = "causal" if causal else "no causal model"
+        why = f"{spec.name} serves {chosen.serves}, and this is {kind}"
+        raise Refusal(why, way_out="edgetok techniques lists the others")
+    padding = _causal_padding(view) if causal else view.padding()
+    done = []
+    for index in chosen_blocks(spec.layers, len(view.blocks)):
+        stage = view.stages[index - 1] if index and view.stages else Stage(view.tokens, size=padding)
+        done.append(_attend(view, view.blocks[index], stage, spec, chosen))
+    view.model.graph.sort()
+    return tuple(done)
+
+
+def _attend(
+    view: TransformerView, block: Block, stage: Stage, spec: sparse.AttentionSpec, chosen: sparse.Attention
+) -> SparseBlock:
+    """One block."""
+    _check(block, stage, spec, chosen)
+    op, causal = g.Emitter(view.model.graph), view.mask is Mask.CAUSAL
+    query, keys = (g.static_shape(value) for value in (block.query, block.key))
+    assert query is not None and keys is not None
+    heads, width, groups = query[1], query[3], keys[1]
+    assert heads and width and groups
+    site = AttentionSite(
+        op, block.query, block.key, stage.size, view.scale(block), heads, groups, stage.fixed, width, view.prefix,
+        causal,
+    )  # fmt: skip
+    side = spec.config.block
+    lists = chosen.lists(site, spec.config)
+    if lists.whole >= site.blocks(side):
+        raise Refusal(
+            f"{spec.name} lets the first {lists.whole * side} tokens attend to all, and there are {stage.fixed}: "
+            "nothing is left to be sparse",
+            node=block.attention.name,
+            way_out="take smaller blocks, block=16, or leave such short sequences dense",
+        )
+    bias: ir.Value | np.ndarray = np.zeros((1, 1), np.float32)
+    row = stage.bias
+    if row is None and stage.size is not None:
+        row = key_bias(op, stage.size, proportional=False, padded=True)
+    if row is not None:
+        bias = op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1]))
+    first = lists.whole * side
+    rest = op.Slice(block.query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else block.query
+    attended = op.BlockSparseAttention(
+        rest, block.key, block.value, lists.index, lists.count, bias, domain="edgetok", block_q=side, block_k=side,
+        scale=site.scale, causal=int(causal), window=lists.window, pinned=lists.pinned,
+    )  # fmt: skip
+    g.typed(attended, block.value.dtype, ["batch", heads, stage.fixed - first, width])
+    new = attended.producer()
+    if first:
+        attended = op.Concat(_whole(block, site, row, first), attended, axis=2)
+    view.take_attention(block, attended, stage.tokens)
+    block.attention = new
+    return SparseBlock(
+        block=block.index, technique=spec.name, tokens=stage.fixed, size=side, density=lists.density,
+    )  # fmt: skip
+
+
+def _whole(block: Block, site: AttentionSite, row: ir.Value | None, first: int) -> ir.Value:
+    """(B, h, first, d): the first queries attend to all keys."""
+    op, inputs = site.op, [block.key, block.value]
+    query = op.Slice(block.query, np.array([0]), np.array([first]), np.array([2]))
+    g.typed(query, block.query.dtype, ["batch", site.heads, first, site.width])
+    if row is not None:
+        shape = op.Concat(op.Shape(row, start=0, end=2), np.array([first]), np.array([site.tokens]), axis=0)
+        inputs.append(op.Expand(op.Cast(row, to=block.query.dtype), shape))
+    out: ir.Value = op.Attention(query, *inputs, scale=site.scale)
+    return g.typed(out, block.query.dtype, ["batch", site.heads, first, site.width])
+
+
+def _check(block: Block, stage: Stage, spec: sparse.AttentionSpec, chosen: sparse.Attention) -> None:
+    """Refuse a block whose attention cannot be made sparse."""
+    node = block.attention
+    way_out = f"leave block {block.index} out with layers="
+    if node.graph is None:
+        why = f"block {block.index} computes all attention weights for the technique that reduces there"
+        raise Refusal(why, way_out=way_out)
+    if block.reach is not None:
+        why = f"attention is local in block {block.index}: within {block.reach} tokens"
+        raise Refusal(why, node=node.name, way_out=way_out)
+    if g.attribute(node, "softcap") or g.attribute(node, "is_causal"):
+        raise Refusal("attention has a softcap, or is causal by an attribute", node=node.name, way_out=way_out)
+    if stage.length is not None:
+        raise Refusal(
+            f"{spec.name} has to know how many tokens there are, and in block {block.index} inputs differ in that",
+            node=node.name,
+            way_out="leave dynamic=true away from the technique that reduces",
+        )
+    if chosen.by_place and stage.rows is not None:
+        raise Refusal(
+            f"{spec.name} goes by the places of tokens, and those in block {block.index} were reduced: "
+            "neighbours are no longer side by side",
+            node=node.name,
+            way_out="block-topk goes by content; or leave the blocks behind the reduction out with layers=",
+        )
+
+
+def _causal_padding(view: TransformerView) -> ir.Value | None:
+    """(B, N, 1): 1 for what the last position of a causal model sees, 0 for padding; None without padding."""
+    mask = view.blocks[0].mask
+    assert mask is not None
+    if g.is_data_free(mask):
+        return None
+    op = g.Emitter(view.model.graph)
+    row = op.Slice(mask, np.array([-1]), np.array([g.LAST]), np.array([-2]))  # (B, 1, 1, N)
+    if mask.dtype != ir.DataType.BOOL:
+        row = op.Greater(row, np.array(BARRED, mask.dtype.numpy()))  # type: ignore[union-attr]
+    padding: ir.Value = op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1, 1]))
+    return padding

@@ -1,0 +1,227 @@
+"""Sparse attention in whole models: the graph against the original module whose attention is masked."""
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from torch.nn import functional
+
+import edgetok
+from edgetok import attention, plugins, technique
+from edgetok.attention import AttentionState
+from edgetok.errors import Refusal, UnknownName, UsageError
+from edgetok.exporters.attention import xattention
+from edgetok.graph import Emitter
+from edgetok.transform import transform
+from edgetok.view.sparse import AttentionSite
+from tests import families, hooks
+from tests.comparison import run, session
+from tests.families import captured
+from tests.test_block_sparse_attention import arrays, drawn
+
+SPECS = [spec for name in attention.names() for spec in attention.load(name).examples]
+FIRST = [attention.load(name).examples[0] for name in attention.names()]
+CAUSAL = ("llama", "clip-text")
+QUICK, MORE = ("deit", "llama"), ("dinov2-registers", "whisper", "bert", "clip-text")
+
+
+def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "fp32"):
+    """A captured graph whose attention is sparse, as transform makes it, and what it did."""
+    model = ir.from_proto(onnx.ModelProto.FromString(captured(family)[0]))
+    specs = [technique.parse(each) for each in reduce]
+    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse(text))
+    plugins.add_functions(model)
+    return model, done
+
+
+def masked(text: str, prefix: int, causal: bool):
+    """torch's attention, with the reference's mask: it knows nothing of the graph."""
+    spec = attention.parse(text)
+    chosen = attention.load(spec.name)
+
+    def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        if enable_gqa:
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        batch, _, tokens, width = query.shape
+        size = torch.ones(batch, tokens, 1, dtype=query.dtype)
+        if attn_mask is not None:
+            size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
+        scale = width**-0.5 if scale is None else scale
+        seen = chosen.reference(AttentionState(query, key, size, scale, prefix, causal), spec.config)
+        if causal:
+            seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
+        scores = query @ key.mT * scale
+        padding = torch.where(size.mT[:, None] > 0, 0.0, -1e4)
+        return (scores + padding).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ value
+
+    return attend
+
+
+def agree(family, text, native, monkeypatch, batch=2, padded=False):
+    _, module = captured(family)
+    feeds = families.feeds(family, batch)
+    if padded:
+        feeds["attention_mask"] = feeds["attention_mask"].clone()
+        feeds["attention_mask"][0, 20:] = 0
+    model, _ = sparse(family, text)
+    assert any(node.op_type == "BlockSparseAttention" for node in model.graph)
+    got = run(session(model, native), feeds)
+    causal = family in CAUSAL
+    prefix = hooks.PREFIX.get(family, 1 if "input_ids" in feeds else 0)
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(functional, "scaled_dot_product_attention", masked(text, prefix, causal))
+        double = {k: v.double() if v.is_floating_point() else v for k, v in feeds.items()}
+        wanted = module.double()(**double).last_hidden_state
+    module.float()
+    value = got["last_hidden_state"]
+    real = feeds["attention_mask"].bool() if padded else torch.ones(value.shape[:2], dtype=torch.bool)
+    torch.testing.assert_close(value[real].double(), wanted[real], rtol=1e-4, atol=1e-4)
+
+
+def serves(family: str, text: str) -> bool:
+    kind = attention.load(text.partition(":")[0]).serves
+    return kind in ("both", "causal models" if family in CAUSAL else "encoders")
+
+
+@pytest.mark.parametrize("text", SPECS)
+@pytest.mark.parametrize("family", [*QUICK, *(pytest.param(each, marks=pytest.mark.more) for each in MORE)])
+def test_the_graph_equals_the_masked_module(family, text, monkeypatch, library):
+    if not serves(family, text):
+        with pytest.raises(Refusal, match="serves "):
+            sparse(family, text)
+        return
+    for native in (False, True):
+        agree(family, text, native, monkeypatch)
+
+
+@pytest.mark.parametrize("text", FIRST)
+@pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.more)])
+def test_padding_is_not_attended_to(family, text, monkeypatch):
+    if not serves(family, text):
+        pytest.skip("it serves other models")
+    agree(family, text, False, monkeypatch, padded=True)
+
+
+@pytest.mark.parametrize("family", [pytest.param("dinov2-registers", marks=pytest.mark.more), "bert"])
+def test_behind_a_reduction_a_full_list_changes_nothing(family):
+    """With all blocks on the lists it is the reduced model's own attention, sizes and padding included."""
+    feeds = families.feeds(family, 2)
+    if family == "bert":
+        feeds["attention_mask"] = feeds["attention_mask"].clone()
+        feeds["attention_mask"][1, 25:] = 0
+    reduced = ir.from_proto(onnx.ModelProto.FromString(captured(family)[0]))
+    transform(reduced, [technique.parse("tome:r=3")], dtype="fp32", emit="full")
+    plugins.add_functions(reduced)
+    both, done = sparse(family, "block-topk:density=1,block=16", reduce=("tome:r=3",))
+    assert [each.tokens for each in done.sparse] == [step.tokens_in for step in done.schedule]
+    for name, wanted in run(session(reduced), feeds).items():
+        torch.testing.assert_close(run(session(both), feeds)[name], wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "epsilon"), [("fp16", 2e-2), ("bf16", 8e-2)])
+def test_half_precision(dtype, epsilon, library):
+    feeds = families.feeds("deit", 2)
+    whole = run(session(sparse("deit", FIRST[-1])[0]), feeds)["last_hidden_state"]
+    for native in (False, True):
+        got = run(session(sparse("deit", FIRST[-1], dtype=dtype)[0], native), feeds)["last_hidden_state"].float()
+        assert (got - whole).norm() / whole.norm() < epsilon
+
+
+def test_what_attends_is_told():
+    _, done = sparse("deit", "block-topk:density=0.4,block=16,layers=1-2")
+    assert [each.block for each in done.sparse] == [1, 2]
+    assert all(each.size == 16 and each.tokens == 66 for each in done.sparse)
+    assert done.sparse[0].density == pytest.approx((5 + 4 * 2) / 25)  # the first to all
+
+
+REFUSED = [
+    ("deit", "window:block=16", ("tome:r=3",), "goes by the places of tokens"),
+    ("deit", "block-topk:block=128", (), "nothing is left to be sparse"),
+    pytest.param("modernbert-local", "block-topk:block=16", (), "attention is local", marks=pytest.mark.more),
+    pytest.param("beit", "block-topk:block=16", (), "bias that differs between queries", marks=pytest.mark.more),
+]
+
+
+@pytest.mark.parametrize(("family", "text", "reduce", "why"), REFUSED)
+def test_what_cannot_be_sparse_is_refused(family, text, reduce, why):
+    with pytest.raises(Refusal, match=why):
+        sparse(family, text, reduce)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("windows", "no attention 'windows'"),
+        ("window:size=0", "size=0: accepted is a number from 1"),
+        ("window:global=-1", "global=-1: accepted is a number from 0"),
+        ("window:block=24", "blocks of 16, 32, 64 and 128"),
+        ("block-topk:density=2", "density=2.0: accepted is a number from 0.001 to 1"),
+        ("window:layers=3-1", "accepted is a range such as 2-11"),
+        ("window:wide=3", "no option"),
+    ],
+)
+def test_wrong_specs(text, why):
+    with pytest.raises((UsageError, UnknownName), match=why):
+        attention.parse(text)
+
+
+def test_the_canonical_spelling():
+    assert str(attention.parse("window:global=1,size=256,layers=2-3")) == "window:global=1,layers=2-3"
+    assert str(attention.parse("block-topk")) == "block-topk"
+
+
+def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> torch.Tensor:
+    """(B, h, Q, K) bool: the pairs of blocks on the lists that a graph makes of queries and keys."""
+    spec, (_, heads, tokens, width) = attention.parse(text), query.shape
+    values = [
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *each.shape[1:]]))
+        for name, each in (("q", query), ("k", key))
+    ]
+    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 23}, name="choose")
+    site = AttentionSite(
+        Emitter(graph), *values, None, width**-0.5, heads, key.shape[1], tokens, width, 0, causal
+    )  # fmt: skip
+    lists = attention.load(spec.name).lists(site, spec.config)
+    for name, value in (("index", lists.index), ("count", lists.count)):
+        value.name, value.type = name, ir.TensorType(ir.DataType.INT32)
+        graph.outputs.append(value)
+    found = run(session(ir.Model(graph, ir_version=10)), {"q": query, "k": key})
+    blocks = site.blocks(spec.config.block)
+    counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
+    slots = torch.where(counted, found["index"].long(), blocks)
+    seen = torch.zeros(*slots.shape[:3], blocks + 1, dtype=torch.bool).scatter_(3, slots, True)
+    assert not (counted & (found["index"] < 0)).any()
+    return seen[..., :blocks]
+
+
+def test_xattention_chooses_what_the_published_code_does():
+    """In a causal model, where both force the first block and the diagonal."""
+    golden = arrays("xattention_random")
+    query, key, _ = drawn()
+    assert torch.equal(chosen("xattention:threshold=0.9", query, key, causal=True), golden["mask_causal"])
+    for causal, name in ((True, "causal"), (False, "bidir")):
+        state = AttentionState(query, key, torch.ones(1, 512, 1), 64**-0.5, 0, causal)
+        shares = xattention.reference_shares(state, xattention.Config())
+        torch.testing.assert_close(shares, golden[f"attn_sums_{name}"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["block-topk:density=0.4,block=32", "xattention:threshold=0.5,block=32"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_share_keys_choose_for_themselves(text, causal):
+    query, key = (each[:, :, :333] for each in drawn()[:2])
+    spec = attention.parse(text)
+    spread = key[:, [0, 2]].repeat_interleave(2, dim=1)
+    state = AttentionState(query.double(), spread.double(), torch.ones(1, 333, 1).double(), 64**-0.5, 0, causal)
+    wanted = attention.load(spec.name).reference(state, spec.config)[..., ::32, ::32]
+    assert torch.equal(chosen(text, query, key[:, [0, 2]], causal), wanted)
+
+
+@pytest.mark.more
+def test_a_bundle_holds_what_was_asked_and_checks_itself(tmp_path, library):
+    """A real text encoder, padding included; its samples run with the C++ operators."""
+    asked = "block-topk:density=0.5,block=32,layers=1-5"
+    bundle = edgetok.export("zoo:minilm", out=tmp_path / "sparse", length=256, attention=asked, min_cosine=0.95)
+    assert bundle.manifest.recipe.attention == "block-topk:density=0.5,block=32,layers=1-5"
+    assert [each.block for each in bundle.manifest.sparse] == [1, 2, 3, 4, 5]
+    with edgetok.load(tmp_path / "sparse") as model:
+        model.check()
