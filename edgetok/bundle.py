@@ -27,7 +27,19 @@ from edgetok import samples as safetensors
 from edgetok.errors import BundleError, OutputError, UnknownName, UsageError
 from edgetok.manifest import FILES, Manifest, encode
 from edgetok.serialize import write_model
-from edgetok.verify import ANEW, MANIFEST, MODEL, digest, names, read_manifest, reading, verify
+from edgetok.verify import (
+    ANEW,
+    DECODER,
+    ENCODER,
+    MANIFEST,
+    MODEL,
+    WEIGHTS,
+    digest,
+    names,
+    read_manifest,
+    reading,
+    verify,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +64,20 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The canonical graph."""
-        return self.path / MODEL
+        """The canonical graph; of a discrete tokenizer the encoder."""
+        return self.path / (MODEL if self.manifest.tokenizer is None else ENCODER)
+
+    @property
+    def decoder_path(self) -> Path:
+        """The decoder of a discrete tokenizer.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        if DECODER not in self.manifest.files:
+            what = "is no discrete tokenizer" if self.manifest.tokenizer is None else "is a tokenizer without a decoder"
+            raise BundleError(f"{self.path} {what}: there is nothing that turns ids into a signal")
+        return self.path / DECODER
 
     def samples(self, kind: str) -> dict[str, np.ndarray]:
         """Read one set of sample arrays.
@@ -100,7 +124,7 @@ def open_bundle(path: Path, expected_id: str | None = None) -> Bundle:
 def is_bundle(path: Path) -> bool:
     """Tell whether a folder presents itself as a bundle, of whatever version; nothing is verified."""
     try:
-        if _UNFINISHED.fullmatch(path.resolve().name) or not (path / MODEL).is_file():
+        if _UNFINISHED.fullmatch(path.resolve().name) or not any((path / name).is_file() for name in (MODEL, ENCODER)):
             return False
         body = json.loads(read_manifest(path))
     except (OSError, ValueError, RecursionError, BundleError):
@@ -141,6 +165,7 @@ def write_bundle(
     samples: Mapping[str, Mapping[str, np.ndarray]],
     force: bool = False,
     files: Mapping[str, Path] | None = None,
+    decoder: ir.Model | None = None,
 ) -> Bundle:
     """Write a bundle: whole, or not at all.
 
@@ -151,6 +176,7 @@ def write_bundle(
         samples: arrays by kind ("inputs", "original", "expected") and name.
         force: replace an empty folder or a bundle.
         files: others that the inputs need, such as tokenizer.json, by name.
+        decoder: of a discrete tokenizer.
 
     Raises:
         OutputError: `out` exists, or cannot be written.
@@ -163,6 +189,8 @@ def write_bundle(
             (staging / MODEL).write_bytes(model)
         else:
             write_model(model, staging)
+        if manifest.tokenizer is not None:
+            _name_parts(staging, decoder)
         for name, file in (files or {}).items():
             shutil.copyfile(file, staging / name)
         (staging / "samples").mkdir()
@@ -181,6 +209,17 @@ def write_bundle(
         with _ctrl_c_waits():
             shutil.rmtree(staging, ignore_errors=True)
     return Bundle(out, *verified)
+
+
+def _name_parts(staging: Path, decoder: ir.Model | None) -> None:
+    """encode.onnx in place of model.onnx, and decode.onnx beside it."""
+    import onnx_ir as ir
+
+    if (staging / WEIGHTS).exists():
+        raise OutputError("an encoder of more than 2 GB: a tokenizer's graphs hold their weights themselves")
+    os.rename(staging / MODEL, staging / ENCODER)
+    if decoder is not None:
+        (staging / DECODER).write_bytes(ir.to_proto(decoder).SerializeToString())
 
 
 def _put_in_place(staging: Path, out: Path, force: bool) -> None:

@@ -16,16 +16,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from edgetok import __version__
 from edgetok.errors import BundleError
 from edgetok.model import Origin, TensorSpec
+from edgetok.tokenizer.description import Description
 
 SCHEMA_VERSION: Final = 1
 FILES = re.compile(
-    r"model\.onnx|model\.onnx\.data|tokenizer\.json|samples/[a-z]+\.safetensors"
+    r"model\.onnx|model\.onnx\.data|encode\.onnx|decode\.onnx|tokenizer\.json|samples/[a-z]+\.safetensors"
 )  # leaves no way out of the folder
 
 
 def _file_name(name: str) -> str:
     if not FILES.fullmatch(name):
-        known = "model.onnx, model.onnx.data, tokenizer.json, samples/NAME.safetensors"
+        known = "model.onnx, model.onnx.data, encode.onnx, decode.onnx, tokenizer.json, samples/NAME.safetensors"
         raise ValueError(f"{name!r} is no file of a bundle: {known} are")
     return name
 
@@ -151,7 +152,8 @@ class Manifest(_Part):
     """What a bundle says about itself.
 
     `tokens` is the count before the first block; `token_map` is None where all tokens are restored at the outputs;
-    `files` is filled on writing.
+    `tokenizer` is there for discrete tokenizers only; `inputs` and `outputs` are those of encode.onnx then. `files` is
+    filled on writing.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -162,6 +164,7 @@ class Manifest(_Part):
     token_map: TokenMap | None = None
     weights: tuple[LowBit, ...] = ()
     sparse: tuple[SparseBlock, ...] = ()
+    tokenizer: Description | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     fidelity: tuple[Fidelity, ...] = ()
@@ -182,6 +185,8 @@ def canonical_json(value: Any) -> bytes:
 def encode(manifest: Manifest) -> bytes:
     """Give the bytes of manifest.json."""
     body = manifest.model_dump(mode="json")
+    if body["tokenizer"] is None:  # bundles that are none keep their bytes and their ids
+        del body["tokenizer"]
     return canonical_json(body | {"checksum": _sha256(canonical_json(body))})
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from edgetok.tokenizer.description import Description
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -60,6 +62,8 @@ class Captured:
         reference: the original: the PyTorch module, or the untouched file on stock onnxruntime.
         example: one seeded batch of valid inputs.
         files: what the bundle must carry besides the graph, such as tokenizer.json, by name.
+        tokenizer: what is known of it, where this is the encoder of a discrete tokenizer.
+        decoder: of a discrete tokenizer: from ids to the signal.
     """
 
     model: ir.Model
@@ -69,3 +73,5 @@ class Captured:
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
     example: dict[str, np.ndarray]
     files: dict[str, Path] = field(default_factory=dict)
+    tokenizer: Description | None = None
+    decoder: Captured | None = None

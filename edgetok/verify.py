@@ -18,6 +18,7 @@ from edgetok.errors import BundleError
 from edgetok.manifest import FileDigest, Manifest, decode
 
 MODEL, WEIGHTS, MANIFEST = "model.onnx", "model.onnx.data", "manifest.json"
+ENCODER, DECODER = "encode.onnx", "decode.onnx"  # of a discrete tokenizer, in place of model.onnx
 MANIFEST_LIMIT = 2**24  # bytes; a real one has some thousands
 ANEW = "copy the bundle anew or export it again"
 
@@ -44,8 +45,9 @@ def verify(path: Path, expected_id: str | None = None) -> tuple[Manifest, str]:
             manifest = decode(data)
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from None
-        if MODEL not in manifest.files:
-            raise BundleError(f"{path}: the manifest lists no model.onnx; export it again")
+        graph = MODEL if manifest.tokenizer is None else ENCODER
+        if graph not in manifest.files:
+            raise BundleError(f"{path}: the manifest lists no {graph}; export it again")
         _verify_names(path, manifest)
         for name, listed in manifest.files.items():
             _verify_file(path, name, listed)
@@ -119,10 +121,11 @@ def _plain_size(path: Path, name: str) -> int:
 
 def _verify_external_data(path: Path, manifest: Manifest) -> None:
     """Refuse weights that lie anywhere but in a listed model.onnx.data."""
-    for location in _external_locations(path / MODEL):
-        if location != WEIGHTS or WEIGHTS not in manifest.files:
-            accepted = "only a model.onnx.data that the manifest lists is accepted"
-            raise BundleError(f"{path}: model.onnx keeps weights in {location!r}; {accepted}: export it again")
+    for graph in (name for name in (MODEL, ENCODER, DECODER) if name in manifest.files):
+        for location in _external_locations(path / graph):
+            if location != WEIGHTS or WEIGHTS not in manifest.files:
+                accepted = "only a model.onnx.data that the manifest lists is accepted"
+                raise BundleError(f"{path}: {graph} keeps weights in {location!r}; {accepted}: export it again")
 
 
 def _external_locations(model: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """The verbs, in Python: what puts all the pieces together."""
 
 from edgetok.api.measuring import compare, profile, side, tokens_per_block
+from edgetok.api.tokenizing import detokenize, tokenize
 from edgetok.api.tuning import Tuned, sweep, tune
 from edgetok.api.verbs import Model, export, load, resolve_device
 
@@ -8,12 +9,14 @@ __all__ = [
     "Model",
     "Tuned",
     "compare",
+    "detokenize",
     "export",
     "load",
     "profile",
     "resolve_device",
     "side",
     "sweep",
+    "tokenize",
     "tokens_per_block",
     "tune",
 ]

@@ -72,6 +72,7 @@ def export(
     from edgetok import technique
     from edgetok.api.keeping import keep_faster
     from edgetok.api.samples import OnSamples, run_graph, running
+    from edgetok.api.tokenizing import described_with_decoder
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
     from edgetok.fingerprint import cpu_features, tool_versions
@@ -123,6 +124,10 @@ def export(
         say(note)
     from edgetok.graph import specs as tensor_specs
 
+    described, decoded = None, {}
+    if captured.tokenizer is not None:
+        say("checking the decoder")
+        described, decoded = described_with_decoder(captured, original, expected)
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
@@ -135,6 +140,7 @@ def export(
         token_map=done.token_map,
         weights=done.weights,
         sparse=done.sparse,
+        tokenizer=described,
         inputs=captured.inputs,
         outputs=tensor_specs(captured.model.graph.outputs),
         fidelity=fidelity,
@@ -142,8 +148,9 @@ def export(
         built_on=BuiltOn(machine=platform.machine(), cpu_features=cpu_features()),
     )  # fmt: skip
     say(f"writing {out}")
-    arrays = {"inputs": feeds, "original": original, "expected": expected}
-    return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files)
+    arrays = {"inputs": feeds, "original": original, "expected": expected} | decoded
+    decoder = captured.decoder and captured.decoder.model
+    return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files, decoder)
 
 
 def load(
@@ -245,10 +252,20 @@ class Model:
         """
         import numpy as np
 
+        from edgetok.fidelity import SAME_IDS, same_ids
+
         expected, got = self.bundle.samples("expected"), self.run(self.bundle.samples("inputs"))
         bound = TOLERANCE if self.bundle.manifest.recipe.dtype == "fp32" else 100 * TOLERANCE
         errors = {}
         for name, wanted in expected.items():
+            if wanted.dtype.kind in "iu" and self.bundle.manifest.tokenizer is not None:
+                errors[name] = 1 - same_ids(got[name], wanted)
+                if errors[name] > 1 - SAME_IDS:
+                    raise BundleError(
+                        f"{self.bundle.path}: on this machine {errors[name]:.1%} of {name!r} are other ones than "
+                        f"promised, {1 - SAME_IDS:.0%} are accepted, as near-ties; {DOCTOR}"
+                    )
+                continue
             error = got[name].astype(np.float64) - wanted
             scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
             errors[name] = float(np.abs(error).max(initial=0)) / scale

@@ -47,6 +47,7 @@ def app() -> typer.Typer:
     from edgetok.cli import (
         _console,
         compare,
+        detokenize,
         devices,
         doctor,
         export,
@@ -57,6 +58,7 @@ def app() -> typer.Typer:
         run,
         sweep,
         techniques,
+        tokenize,
         tune,
     )
 
@@ -68,7 +70,8 @@ def app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     found.callback()(_console.top)
-    for module in (export, run, profile, compare, tune, sweep, inspect, lint, techniques, quantisers, devices, doctor):
+    verbs = (export, run, tokenize, detokenize, profile, compare, tune, sweep)
+    for module in (*verbs, inspect, lint, techniques, quantisers, devices, doctor):
         name = module.__name__.rpartition(".")[2]
         found.command(name, cls=_console.Command)(module.command)
     return found

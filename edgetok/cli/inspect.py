@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
-from math import prod
+from math import log2, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +76,8 @@ def _render(data: dict[str, Any], console: Console) -> None:
             "against it": _fidelity(manifest["fidelity"]),
             "emits": f"{recipe['emit']} tokens, {recipe['dtype']}",
         }
+    if manifest and (described := manifest.get("tokenizer")):
+        rows["tokenizer"] = _tokenizer(described, manifest)
     rows |= {
         "weights": f"{contents['parameters'] / 1e6:.2f} M numbers: {weights}",
         "opset": f"{contents['opset']}, IR {contents['ir_version']}",
@@ -99,6 +102,20 @@ def _render(data: dict[str, Any], console: Console) -> None:
     if len(shown) > OPERATORS:
         made.add_row(f"{len(shown) - OPERATORS} others", str(sum(count for _, count in shown[OPERATORS:])), style="dim")
     console.print(made)
+
+
+def _tokenizer(described: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """What is made of what, and at which rate: of a piece as large as the bundle's samples are."""
+    from edgetok.tokenizer.description import Description
+
+    known = Description.model_validate(described)
+    sizes = ", ".join(f"{count} ids of {size}" for size, count in Counter(known.sizes).items())
+    levels = f"a token is {sizes}: {sum(map(log2, known.sizes)):.4g} bits"
+    kept = f"; the first {known.keep} suffice" if known.keep else ""
+    rate = f"{known.rate:.4g} bits a {known.signal.unit} of its samples" if known.rate else "no samples"
+    way = "ids and back" if known.decode_inputs else "ids; there is no decoder"
+    used = f"{known.codes_used:.1%} of the codes used by its samples"
+    return f"{known.family}: a {known.signal.kind} to {way}\n{levels}{kept}\n{rate}; {used}"
 
 
 def _fidelity(outputs: list[dict[str, Any]]) -> str:

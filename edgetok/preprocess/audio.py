@@ -8,6 +8,8 @@ from edgetok.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_SAMPLES = 2**28  # 1 GiB in fp32: 93 minutes at 48 kHz
+
 
 def read_audio(file: str, rate: int, samples: int) -> "np.ndarray":
     """Read the beginning of a recording.
@@ -43,6 +45,46 @@ def read_audio(file: str, rate: int, samples: int) -> "np.ndarray":
         raise InputError(f"{file} holds samples that are not finite")
     beginning: np.ndarray = mono[:samples]
     return beginning
+
+
+def read_recording(file: str, rate: int, channels: int) -> "tuple[np.ndarray, int]":
+    """Read a whole recording.
+
+    Args:
+        file: whatever libsndfile reads: WAV, FLAC, Ogg, MP3.
+        rate: sampling rate wanted, in Hz.
+        channels: 1: the mean of the file's; 2: those of a stereo file, or a mono file's twice.
+
+    Returns:
+        (channels, samples) float32, and the file's own rate.
+
+    Raises:
+        InputError: it is no recording, holds no sound, more than MOST_SAMPLES numbers or channels than are wanted.
+    """
+    import numpy as np
+    import soundfile
+    import soxr
+
+    try:
+        with soundfile.SoundFile(file) as recording:
+            own, own_rate = recording.channels, recording.samplerate
+            if recording.frames * own > MOST_SAMPLES:
+                raise InputError(f"{file} holds {recording.frames} samples of {own} channels: cut it into pieces")
+            if own > channels > 1:
+                raise InputError(f"{file} has {own} channels, the model takes {channels}: mix them down first")
+            sound = recording.read(dtype="float32", always_2d=True).T  # (own, frames)
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"{file} cannot be read as a recording: give WAV, FLAC, Ogg or MP3 ({error.error_string})"
+        ) from error
+    if not sound.shape[1]:
+        raise InputError(f"{file} holds no sound")
+    if not np.isfinite(sound).all():
+        raise InputError(f"{file} holds samples that are not finite")
+    sound = sound.mean(axis=0, keepdims=True) if channels == 1 else np.broadcast_to(sound, (channels, sound.shape[1]))
+    if own_rate != rate:
+        sound = soxr.resample(sound.T, own_rate, rate).T
+    return np.ascontiguousarray(sound, dtype=np.float32), own_rate
 
 
 def synthetic_sounds(rate: int, samples: int, batch: int, seed: int) -> "list[np.ndarray]":

@@ -52,7 +52,7 @@ class ImagePreprocess(FilePreprocess):
         """Read pictures of any mode that Pillow reads."""
         import numpy as np
 
-        return np.stack([self._normalise(self.cut(open_picture(source), source)) for source in sources])
+        return np.stack([self.normalised(self.cut(open_picture(source), source)) for source in sources])
 
     def example(self, batch: int, seed: int, folder: Path) -> "np.ndarray":
         """Soft blobs of colour under some grain: neighbouring patches are alike, as in a photograph."""
@@ -66,7 +66,7 @@ class ImagePreprocess(FilePreprocess):
             blobs = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8))
             blurred = np.asarray(blobs.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
             grain = rng.integers(-12, 13, (height, width, 1), dtype=np.int16)
-            samples.append(self._normalise(Image.fromarray(np.clip(blurred + grain, 0, 255).astype(np.uint8))))
+            samples.append(self.normalised(Image.fromarray(np.clip(blurred + grain, 0, 255).astype(np.uint8))))
         return np.stack(samples)
 
     def cut(self, picture: "Image.Image", name: str) -> "Image.Image":
@@ -96,7 +96,8 @@ class ImagePreprocess(FilePreprocess):
             return box_width, max(1, round(box_width * height / width))
         return max(1, round(box_height * width / height)), box_height
 
-    def _normalise(self, picture: "Image.Image") -> "np.ndarray":
+    def normalised(self, picture: "Image.Image") -> "np.ndarray":
+        """The numbers that the model eats, (3, H, W) fp32, of a picture of its size."""
         import numpy as np
 
         pixels = np.asarray(picture, dtype=np.float32)  # (H, W, 3)
@@ -105,6 +106,16 @@ class ImagePreprocess(FilePreprocess):
         mean, std = np.array(self.mean), np.array(self.std)
         pixels = pixels * (self.scale / std).astype(np.float32) - (mean / std).astype(np.float32)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, H, W)
+
+    def picture(self, array: "np.ndarray") -> "Image.Image":
+        """What `normalised` made numbers of: (3, H, W) -> a picture, what is out of range clipped."""
+        import numpy as np
+        from PIL import Image
+
+        pixels = (array.transpose(1, 2, 0) * np.array(self.std) + np.array(self.mean)) / self.scale
+        if self.channels == "BGR":
+            pixels = pixels[..., ::-1]
+        return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
 def open_picture(file: str) -> "Image.Image":

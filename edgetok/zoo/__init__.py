@@ -48,6 +48,7 @@ class ZooModel(BaseModel):
         package_licence: as the package's metadata declare it.
         sha256: of each file that is used, by its path inside the module's folder, or inside this one.
         preprocess: how files become the model's inputs, where the model's own files do not say.
+        tokenizer: what is known of a discrete tokenizer, as edgetok/tokenizer/description.py has it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class ZooModel(BaseModel):
     package_licence: str = ""
     sha256: dict[str, str]
     preprocess: dict[str, Preprocess] = {}
+    tokenizer: dict[str, Any] = {}
 
     @property
     def weights_sha256(self) -> str:

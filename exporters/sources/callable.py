@@ -29,6 +29,8 @@ def capture_callable(source: str, options: CaptureOptions) -> Captured:
         raise MissingPackage("edgetok[export]", f"exporting {source!r}") from None
     from edgetok.exporters.sources.huggingface import _example
     from edgetok.exporters.sources.pytorch import capture_module
+    from edgetok.exporters.sources.tokenizer import capture_tokenizer
+    from edgetok.tokenizer.family import family_of
 
     result = _call(source)
     module, inputs = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
@@ -37,6 +39,9 @@ def capture_callable(source: str, options: CaptureOptions) -> Captured:
             f"{source!r} returned {type(result).__name__}; "
             "accepted are a torch.nn.Module, or a pair of it and its example inputs"
         )
+    origin = Origin(kind="callable", name=source, sha256=None, licence=None)
+    if inputs is None and (family := family_of(module)):
+        return capture_tokenizer(module, family, origin, options)
     if inputs is None:
         if not hasattr(module, "main_input_name"):
             raise SourceError(
@@ -49,7 +54,6 @@ def capture_callable(source: str, options: CaptureOptions) -> Captured:
         example = {name: tensor[torch.arange(options.batch) % len(tensor)] for name, tensor in example.items()}
     elif any(tensor.shape[0] < 2 for tensor in example.values()):
         example = {name: torch.cat([tensor, tensor]) for name, tensor in example.items()}
-    origin = Origin(kind="callable", name=source, sha256=None, licence=None)
     return capture_module(module, example, origin, batch=options.batch)
 
 

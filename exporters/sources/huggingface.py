@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgetok.errors import MissingPackage, SourceError
 from edgetok.files import sha256_of
 from edgetok.model import Captured, Origin
+from edgetok.tokenizer.family import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,16 +33,19 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     except ImportError:
         raise MissingPackage("edgetok[export]", "exporting a Hugging Face folder") from None
     from edgetok.exporters.sources.pytorch import capture_module
+    from edgetok.exporters.sources.tokenizer import capture_tokenizer
     from edgetok.preprocess.huggingface import from_huggingface
 
     model = _load(folder, config, transformers)
-    example = _example(model, options)
     origin = Origin(
         kind="huggingface",
         name=folder.resolve().name,
         sha256=sha256_of(*weights),
         licence=config.get("license"),
     )
+    if family := family_of(model):
+        return capture_tokenizer(model, family, origin, options)
+    example = _example(model, options)
     length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
     preprocess = from_huggingface(folder, config, size=options.size, length=length)
     captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)

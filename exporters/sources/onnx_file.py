@@ -57,7 +57,7 @@ def capture_onnx(
         inputs=inputs,
         outputs=g.specs(model.graph.outputs),
         origin=origin or Origin(kind="onnx", name=path.name, sha256=sha256_of(path, *data)),
-        reference=_reference(path),
+        reference=reference_of(path),
         example=example_inputs([_whole(spec) for spec in inputs], path.parent, batch=options.batch or 2),
     )
 
@@ -155,7 +155,7 @@ def _whole(spec: TensorSpec) -> TensorSpec:
     return replace(spec, shape=(*spec.shape[:1], *(n if isinstance(n, int) else EXAMPLE for n in spec.shape[1:])))
 
 
-def _reference(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+def reference_of(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """The untouched file on onnxruntime; its session is made when it is first needed, and kept."""
 
     @cache

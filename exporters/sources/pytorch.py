@@ -26,6 +26,7 @@ def capture_module(
     batch: int | None = None,
     preprocess: dict[str, Preprocess] | None = None,
     free: dict[str, dict[int, str]] | None = None,
+    most: dict[str, int] | None = None,
 ) -> Captured:
     """Export a module whose forward takes the example's names; axis 0 of every input is the batch.
 
@@ -36,6 +37,7 @@ def capture_module(
         batch: fixed batch size; None leaves it dynamic.
         preprocess: how a file becomes each input.
         free: further axes that stay dynamic, by input, with their names: {"waveform": {2: "samples"}}.
+        most: the largest size of a free axis, by its name, where the module takes no larger one.
 
     Raises:
         CaptureError: torch cannot export the module.
@@ -48,7 +50,7 @@ def capture_module(
     with torch.no_grad():
         names = list(_named(module(**example)))
     axes = {name: ({0: "batch"} if batch is None else {}) | (free or {}).get(name, {}) for name in example}
-    model = _export(module, example, names, axes)
+    model = _export(module, example, names, axes, {"batch": 4096} | (most or {}))
     if type(module).__name__.endswith("ForCTC"):  # so transformers names them; the graph gives out mere logits
         model.metadata_props[g.HEAD] = "ctc"
     normalise(model)
@@ -93,12 +95,15 @@ def _named(outputs: Any) -> dict[str, torch.Tensor]:
 
 
 def _export(
-    module: torch.nn.Module, example: dict[str, torch.Tensor], names: list[str], axes: dict[str, dict[int, str]]
+    module: torch.nn.Module,
+    example: dict[str, torch.Tensor],
+    names: list[str],
+    axes: dict[str, dict[int, str]],
+    most: dict[str, int],
 ) -> ir.Model:
     """The module as an onnx-ir model; eager attention is the second try (BEiT and Swin fail with sdpa)."""
     import torch
 
-    most = {"batch": 4096}
     called = {axis for of in axes.values() for axis in of.values()}
     dims = {name: torch.export.Dim(name, min=1, max=most.get(name, 2**31 - 1)) for name in sorted(called)}
     shapes = {name: {axis: dims[of] for axis, of in free.items()} for name, free in axes.items()} if dims else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgetok import zoo
-from edgetok.errors import SourceError
 from edgetok.model import Captured, Origin
 
 if TYPE_CHECKING:
@@ -18,16 +17,15 @@ def capture_zoo(name: str, options: CaptureOptions) -> Captured:
     Raises:
         UnknownName: there is no such model.
         MissingPackage: its package is not installed.
-        SourceError: its files are not the ones that were added to the zoo, or it is a tokenizer.
+        SourceError: its files are not the ones that were added to the zoo.
     """
     model = zoo.find(name)
     path = model.locate()
     origin = Origin(kind="zoo", name=name, sha256=model.weights_sha256, licence=model.licence)
-    if (path / "encode.onnx").is_file():
-        raise SourceError(
-            f"zoo:{name} is a tokenizer, two graphs, and a bundle holds one; they run as they are: "
-            f"edgetok.zoo.find({name!r}).locate() is the folder of encode.onnx and decode.onnx"
-        )
+    if model.tokenizer:
+        from edgetok.exporters.sources.tokenizer import capture_shipped
+
+        return capture_shipped(path, origin, model.tokenizer, options)
     if path.is_dir():
         from edgetok.exporters.sources.bert import capture
 

@@ -17,6 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 from edgetok.exporters.tokenizers import _snake
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 
 class Encode(nn.Module):
@@ -52,3 +55,22 @@ class Decode(nn.Module):
         ids = ids.clamp(min=0)
         parts = [level.out_proj(level.codebook(ids[..., k]).mT) * made[..., k] for k, level in enumerate(self.levels)]
         return {"waveform": self.decoder(sum(parts[1:], parts[0]))}
+
+
+def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of a DacModel, all levels."""
+    config = model.config
+    levels = len(model.quantizer.quantizers)
+    return Parts(
+        encode=Encode(model, levels),
+        decode=Decode(model, levels),
+        shape=(1, length or 40 * config.hop_length),
+        layout=Layout(config.hidden_size, (config.codebook_size,) * levels, skips=True),
+        signal=Waveform(rate=config.sampling_rate, channels=1),
+        free={2: "samples"},
+        free_tokens=True,
+        keep="levels",
+    )
+
+
+FAMILY = Family("DAC: residual codebooks searched in few dimensions", ("DacModel",), parts)

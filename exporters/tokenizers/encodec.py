@@ -19,6 +19,9 @@ from torch import nn
 from edgetok.exporters.tokenizers import _seanet
 from edgetok.modules.memory import Memory
 from edgetok.modules.residual_quantiser import ResidualQuantiser
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 
 class Encode(nn.Module):
@@ -58,3 +61,25 @@ class Decode(nn.Module):
 
 def _quantiser(model: Any, keep: int) -> ResidualQuantiser:
     return ResidualQuantiser(torch.stack([layer.codebook.embed for layer in model.quantizer.layers[:keep]]))
+
+
+def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of an EncodecModel, all levels; of one with chunks, for a chunk."""
+    config, levels = model.config, len(model.quantizer.layers)
+    chunks = config.chunk_length is not None
+    return Parts(
+        encode=Encode(model, levels),
+        decode=Decode(model, levels),
+        shape=(config.audio_channels, config.chunk_length if chunks else length or 40 * config.hop_length),
+        layout=Layout(config.codebook_dim, (config.codebook_size,) * levels, skips=True),
+        signal=Waveform(
+            rate=config.sampling_rate, channels=config.audio_channels, length=config.chunk_length,
+            stride=config.chunk_stride,
+        ),
+        free={} if chunks else {2: "samples"},
+        free_tokens=not chunks,
+        keep="levels",
+    )  # fmt: skip
+
+
+FAMILY = Family("EnCodec: SEANet, an LSTM and residual codebooks", ("EncodecModel",), parts)

@@ -20,6 +20,9 @@ from edgetok.exporters.tokenizers import _seanet
 from edgetok.modules.memory import Memory
 from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.modules.sliding_transformer import Shape, SlidingTransformer
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 
 class Encode(nn.Module):
@@ -109,3 +112,22 @@ def _transformer(of: nn.Module, config: Any) -> SlidingTransformer:
     transformer = SlidingTransformer(shape, ACT2FN[config.hidden_act])
     transformer.load_state_dict(of.state_dict())
     return transformer
+
+
+def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of a MimiModel, all levels."""
+    config = model.config
+    levels = config.num_quantizers
+    return Parts(
+        encode=Encode(model, levels),
+        decode=Decode(model, levels),
+        shape=(1, length or round(20 * config.sampling_rate / config.frame_rate)),
+        layout=Layout(config.codebook_dim, (config.codebook_size,) * levels, skips=True),
+        signal=Waveform(rate=config.sampling_rate, channels=1),
+        free={2: "samples"},
+        free_tokens=True,
+        keep="levels",
+    )
+
+
+FAMILY = Family("Mimi: SEANet, a sliding transformer, one semantic codebook and acoustic ones", ("MimiModel",), parts)

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from edgetok.modules.wavtokenizer import WavTokenizer
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 
 class Encode(nn.Module):
@@ -33,3 +36,21 @@ class Decode(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"waveform": self.model.decode(ids)}
+
+
+def parts(model: WavTokenizer, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of a WavTokenizer."""
+    config = model.config
+    return Parts(
+        encode=Encode(model),
+        decode=Decode(model),
+        shape=(1, length or 40 * config.hop),
+        layout=Layout(config.latent, (config.codes,)),
+        signal=Waveform(rate=config.rate, channels=1),
+        free={2: "samples"},
+        free_tokens=True,
+        keep="tokens",
+    )
+
+
+FAMILY = Family("WavTokenizer: one id for a frame of speech", ("WavTokenizer",), parts)

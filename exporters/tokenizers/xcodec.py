@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from edgetok.exporters.tokenizers import _snake
 from edgetok.modules.residual_quantiser import ResidualQuantiser
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 
 class Encode(nn.Module):
@@ -53,3 +56,21 @@ class Decode(nn.Module):
 
 def _quantiser(model: Any, keep: int) -> ResidualQuantiser:
     return ResidualQuantiser(torch.stack([layer.codebook.embed for layer in model.quantizer.quantizers[:keep]]))
+
+
+def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of an XcodecModel, all levels; a recording is cut into pieces of one length."""
+    config, levels = model.config, len(model.quantizer.quantizers)
+    samples = -(-(length or config.sample_rate) // config.hop_length) * config.hop_length
+    return Parts(
+        encode=Encode(model, levels),
+        decode=Decode(model, levels),
+        shape=(1, samples),
+        layout=Layout(config.codebook_dim, (config.codebook_size,) * levels, skips=True),
+        signal=Waveform(rate=config.sample_rate, channels=1, length=samples),
+        free_tokens=True,
+        keep="levels",
+    )
+
+
+FAMILY = Family("X-Codec: what DAC hears and HuBERT understands in one stack", ("XcodecModel",), parts)

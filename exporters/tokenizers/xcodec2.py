@@ -11,6 +11,7 @@ Wav2Vec2-BERT ties it down; ids are (B, N), where transformers has (B, 1, N).
 from __future__ import annotations
 
 from copy import copy
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from torch.nn import functional
 
 from edgetok.modules.filter_bank import FilterBank
 from edgetok.modules.stft import ISTFT
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.waveform import Waveform
 
 PAIR = 2  # frames of the filter bank that Wav2Vec2-BERT takes at once
 WIDTH, HOP, N_FFT, BANDS = 400, 160, 512, 80  # of the filter bank, at 16 kHz
@@ -86,3 +90,20 @@ def _bands(rate: int) -> torch.Tensor:
         N_FFT // 2 + 1, BANDS, 20, rate // 2, rate, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
     )
     return torch.from_numpy(bands.astype(np.float32))
+
+
+def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions of an Xcodec2Model; a recording is cut into pieces of one length."""
+    config = model.config
+    samples = -(-(length or config.sampling_rate) // config.hop_length) * config.hop_length
+    return Parts(
+        encode=Encode(model),
+        decode=Decode(model),
+        shape=(1, samples),
+        layout=Layout(config.quantization_dim, (prod(config.quantization_levels),)),
+        signal=Waveform(rate=config.sampling_rate, channels=1, length=samples),
+        free_tokens=True,
+    )
+
+
+FAMILY = Family("X-Codec 2: one id of 65536 for 20 ms of speech", ("Xcodec2Model",), parts)

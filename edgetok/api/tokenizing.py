@@ -1,0 +1,186 @@
+"""Tokenize and detokenize: signals to the ids of a discrete tokenizer, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log2
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetok.api.verbs import load, resolve_device
+from edgetok.bundle import Bundle, open_bundle
+from edgetok.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetok.model import Captured
+    from edgetok.tokenizer.description import Description
+    from edgetok.tokenizer.tokens import Tokens
+
+    Arrays = dict[str, np.ndarray]
+
+
+def tokenize(
+    bundle: str | Path, file: str | Path, *, keep: int | None = None, device: str = "cpu", runtime: str = "onnxruntime"
+) -> Tokens:
+    """Turn a picture, recording or video into ids.
+
+    Args:
+        bundle: of a discrete tokenizer.
+        file: what is tokenized.
+        keep: the first so many tokens of each piece, or levels of each token, where the tokenizer allows that.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        runtime: "onnxruntime" or "openvino".
+
+    Raises:
+        InputError: the file is not of the kind that the tokenizer takes.
+        UsageError: the bundle is no tokenizer, or it keeps all or nothing.
+    """
+    import numpy as np
+
+    from edgetok.tokenizer.tokens import Tokens
+
+    opened = open_bundle(Path(bundle))
+    described = _described(opened)
+    check_keep(described, keep)
+    whole = described.signal.read(str(file))
+    given = opened.manifest.inputs[0].name
+    with load(bundle, device=device, runtime=runtime) as model:
+        made = [model.run({given: piece}) for piece in described.signal.cut(whole.array)]
+    arrays = {name: np.concatenate([each[name] for each in made]) for name in made[0]}
+    arrays["ids"] = _cut(arrays["ids"], described, keep)
+    return Tokens(arrays, tuple(whole.array.shape[2:]), opened.id, whole.note)
+
+
+def detokenize(
+    bundle: str | Path,
+    tokens: Tokens,
+    file: str | Path | None = None,
+    *,
+    keep: int | None = None,
+    device: str = "cpu",
+    runtime: str = "onnxruntime",
+) -> np.ndarray:
+    """Turn ids back into a signal.
+
+    Args:
+        bundle: the one that made them.
+        tokens: as `tokenize` gives them, or `edgetok.tokenizer.tokens.read` reads them.
+        file: where the signal is written.
+        keep: use the first so many tokens or levels only.
+        device: a profile of devices/ that fits this machine, or "cpu".
+        runtime: "onnxruntime" or "openvino".
+
+    Returns:
+        (1, channels, ...) fp32.
+
+    Raises:
+        InputError: tokens of another bundle, or ids outside the codebook.
+        OutputError: the file cannot be written.
+    """
+    from edgetok import runtimes
+    from edgetok.tokenizer.head import check_ids
+
+    opened = open_bundle(Path(bundle))
+    described = _described(opened)
+    resolve_device(device)
+    check_keep(described, keep)
+    if tokens.bundle != opened.id:
+        raise InputError(f"tokens of the bundle {tokens.bundle[:12]}, and this is {opened.id[:12]}: use theirs")
+    arrays = {**tokens.arrays, "ids": _filled(_cut(tokens.arrays["ids"], described, keep), described)}
+    if missing := {spec.name for spec in described.decode_inputs} - set(arrays):
+        raise InputError(f"the tokens lack {', '.join(missing)}, which the decoder needs beside the ids")
+    check_ids(arrays["ids"], described.layout)
+    names, pieces = [spec.name for spec in described.decode_inputs], []
+    with runtimes.load(runtime)(opened.decoder_path, described.decode_inputs) as decoder:
+        for i in range(len(arrays["ids"])):
+            (piece,) = decoder.run({name: arrays[name][i : i + 1] for name in names}).values()
+            pieces.append(piece)
+    signal = described.signal.join(pieces, tokens.extent)
+    if file is not None:
+        described.signal.save(signal, Path(file))
+    return signal
+
+
+def described_with_decoder(
+    captured: Captured, original: Mapping[str, np.ndarray], expected: Arrays
+) -> tuple[Description, dict[str, Arrays]]:
+    """Check a tokenizer's decoder against its original, and complete what its bundle says of it.
+
+    Returns:
+        The description, and the sample sets that are added: what is decoded of the expected ids.
+
+    Raises:
+        ParityError: the captured decoder does not compute what the original does.
+    """
+    from dataclasses import replace
+
+    from edgetok.api.samples import run_graph
+    from edgetok.fidelity import check_exact, same_ids
+
+    assert captured.tokenizer is not None
+    ids = expected["ids"]
+    extent = captured.example[captured.inputs[0].name].shape[2:]
+    bits = ids.shape[1] * sum(map(log2, captured.tokenizer.sizes))
+    found = {
+        "tokens": ids.shape[1],
+        "rate": round(bits / captured.tokenizer.signal.units(extent), 6),
+        "same_ids": round(same_ids(ids, original["ids"]), 6),
+        "codes_used": round(codes_used(ids, captured.tokenizer.sizes), 6),
+    }
+    if captured.decoder is None:
+        return captured.tokenizer.model_copy(update=found), {}
+    decoder = captured.decoder
+    feeds = {spec.name: expected[spec.name] for spec in decoder.inputs}
+    got = run_graph(decoder.model, decoder.inputs, feeds)
+    check_exact(got, decoder.reference(feeds))
+    inputs = tuple(replace(spec, preprocess=None) for spec in decoder.inputs)
+    found |= {"decode_inputs": inputs, "decode_outputs": decoder.outputs}
+    return captured.tokenizer.model_copy(update=found), {"decoded": got}
+
+
+def codes_used(ids: np.ndarray, sizes: tuple[int, ...]) -> float:
+    """The share of the codes that ids are, over all codebooks of a token; ids of -1 are none."""
+    import numpy as np
+
+    levels = ids[..., None] if len(sizes) == 1 else ids
+    used = sum(len(np.unique(of[of >= 0])) for of in np.moveaxis(levels, -1, 0))
+    return used / sum(sizes)
+
+
+def check_keep(described: Description, keep: int | None) -> None:
+    """Make sure that a tokenizer can do with fewer.
+
+    Raises:
+        UsageError: it cannot, or not with as few.
+    """
+    if keep is None:
+        return
+    if described.keep is None:
+        raise UsageError(f"the tokenizer {described.family!r} needs all of its tokens: leave --keep out")
+    most = f" and at most {len(described.sizes)}" if described.keep == "levels" else ""
+    if keep < 1 or (described.keep == "levels" and keep > len(described.sizes)):
+        raise UsageError(f"--keep {keep}: at least 1{most} {described.keep} are kept")
+
+
+def _described(bundle: Bundle) -> Description:
+    if bundle.manifest.tokenizer is None:
+        raise UsageError(f"{bundle.path} is no discrete tokenizer: edgetok run runs it")
+    return bundle.manifest.tokenizer
+
+
+def _cut(ids: np.ndarray, described: Description, keep: int | None) -> np.ndarray:
+    if keep is None:
+        return ids
+    return ids[:, :keep] if described.keep == "tokens" else ids[..., :keep]
+
+
+def _filled(ids: np.ndarray, described: Description) -> np.ndarray:
+    """Levels that were left out, as -1."""
+    import numpy as np
+
+    levels = len(described.sizes)
+    if described.keep != "levels" or ids.ndim != 3 or ids.shape[2] >= levels:
+        return ids
+    return np.pad(ids, ((0, 0), (0, 0), (0, levels - ids.shape[2])), constant_values=-1)

@@ -1,0 +1,67 @@
+"""`edgetok tokenize`: a picture, recording or video to ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgetok.cli._console import Answer, Device, Json, RuntimeName, Verbose, pairs
+from edgetok.cli._console import size as spelt
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a tokenizer's bundle.")],
+    file: Annotated[Path, typer.Argument(help="A picture, recording or video.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.npz", help="Where the ids are written.")],
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the first tokens, or levels, where the tokenizer can.")
+    ] = None,
+    on: Device = "cpu",
+    runtime: RuntimeName = "onnxruntime",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> Answer:
+    """Turn a picture, recording or video into the ids of a discrete tokenizer."""
+    from math import log2
+
+    from edgetok import api
+    from edgetok.api.tokenizing import codes_used
+    from edgetok.bundle import open_bundle
+    from edgetok.tokenizer.tokens import write
+
+    tokens = api.tokenize(bundle, file, keep=keep, device=on, runtime=runtime)
+    write(tokens, out)
+    described = open_bundle(bundle).manifest.tokenizer
+    assert described is not None
+    ids = tokens.arrays["ids"]
+    sizes = described.sizes[: ids.shape[2]] if ids.ndim == 3 else described.sizes
+    units = described.signal.units(tokens.extent)
+    data: dict[str, Any] = {
+        "bundle": tokens.bundle,
+        "file": str(file),
+        "written": str(out),
+        "extent": list(tokens.extent),
+        "ids": list(ids.shape),
+        "tokens": tokens.count,
+        "bits": tokens.count * sum(map(log2, sizes)),
+        "unit": described.signal.unit,
+        "codes_used": codes_used(ids, sizes),
+        "note": tokens.note,
+    }
+    data["bits_per_unit"] = data["bits"] / units
+    return Answer(data, lambda console: _render(data, out, console))
+
+
+def _render(data: dict[str, Any], out: Path, console: Console) -> None:
+    each = f"{data['bits_per_unit']:.4g} bits a {data['unit']}"
+    rows = {
+        "tokens": f"{data['tokens']}, {spelt(round(data['bits'] / 8))} of ids, {each}",
+        "codes used": f"{data['codes_used']:.1%} of those there are",
+        "written": f"{data['written']}, {spelt(out.stat().st_size)}",
+    }
+    console.print(pairs(rows | ({"note": data["note"]} if data["note"] else {})))

@@ -1,0 +1,55 @@
+"""What a bundle says of its tokenizer: a part of the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from edgetok.model import TensorSpec
+from edgetok.tokenizer.picture import Picture
+from edgetok.tokenizer.video import Video
+from edgetok.tokenizer.waveform import Waveform
+
+if TYPE_CHECKING:
+    from edgetok.tokenizer.head import Layout
+
+Kind = Annotated[Picture | Waveform | Video, Field(discriminator="kind")]
+
+
+class Description(BaseModel):
+    """A tokenizer, as its two graphs need it to be known.
+
+    Attributes:
+        family: the file of exporters/tokenizers/ that made it, or another name.
+        signal: what is turned into ids.
+        skips: whether an id may be -1, a level that is left out.
+        sizes: how many codes each id of a token chooses from; ids are int64, (B, N), or (B, N, L) where there are L.
+        keep: what may be left out at the end: "tokens", or "levels" of each token; None where nothing may.
+        tokens: N of a sample's piece, whose shape is that of the bundle's samples.
+        same_ids: the share of ids that equal the original's, over the samples.
+        rate: bits a pixel or a second of that piece.
+        codes_used: the share of the codes that these ids are, at most as many as there are ids.
+        decode_inputs: of decode.onnx: `ids`, and what else encode.onnx gives out. None where there is no decoder.
+        decode_outputs: of decode.onnx: the signal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    family: str
+    signal: Kind
+    sizes: tuple[PositiveInt, ...]
+    keep: Literal["tokens", "levels"] | None = None
+    skips: bool = False
+    tokens: PositiveInt = 1
+    same_ids: float = 1.0
+    rate: float = 0.0
+    codes_used: float = 0.0
+    decode_inputs: tuple[TensorSpec, ...] = ()
+    decode_outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """Of the ids; how wide a token's vector is does not matter any more."""
+        from edgetok.tokenizer.head import Layout
+
+        return Layout(1, self.sizes, self.skips)

@@ -1,0 +1,82 @@
+"""A discrete tokenizer becomes two graphs, from a signal to ids and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetok.errors import SourceError
+from edgetok.model import Captured, Origin, TensorSpec
+from edgetok.tokenizer.description import Description
+from edgetok.tokenizer.family import Parts, load
+from edgetok.tokenizer.picture import Picture
+
+if TYPE_CHECKING:
+    from edgetok.exporters.sources import CaptureOptions
+
+
+def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureOptions) -> Captured:
+    """Export a model of a family of exporters/tokenizers/.
+
+    Raises:
+        SourceError: what was asked for does not fit the family.
+        CaptureError: torch cannot export it.
+    """
+    import torch
+
+    from edgetok.exporters.sources.pytorch import capture_module
+
+    size = (options.size, options.size) if isinstance(options.size, int) else options.size
+    parts: Parts = load(family).parts(model.eval().requires_grad_(False), options.length, size)
+    batch = options.batch or 2
+    kind: str = parts.signal.kind
+    signal = torch.from_numpy(parts.signal.example((batch, *parts.shape)).astype(np.float32))
+    encoder = capture_module(parts.encode, {kind: signal}, origin, batch=options.batch, free={kind: parts.free})
+    encoder.inputs = tuple(_with_preprocess(spec, parts) for spec in encoder.inputs)
+    outputs = {name: torch.from_numpy(array) for name, array in encoder.reference(encoder.example).items()}
+    decoder = None
+    if parts.decode is not None:
+        free = {"ids": {1: "tokens"}} if parts.free_tokens else {}
+        most = {"tokens": parts.most_tokens} if parts.most_tokens is not None else {}
+        if most:
+            outputs["ids"] = outputs["ids"][:, : parts.most_tokens - 1]  # at the bound itself torch would fix the axis
+        decoder = capture_module(parts.decode, outputs, origin, batch=options.batch, free=free, most=most)
+    encoder.decoder = decoder
+    encoder.tokenizer = Description(
+        family=family, signal=parts.signal, sizes=parts.layout.sizes, skips=parts.layout.skips, keep=parts.keep
+    )
+    return encoder
+
+
+def capture_shipped(folder: Path, origin: Origin, described: dict[str, Any], options: CaptureOptions) -> Captured:
+    """A tokenizer that comes as encode.onnx and decode.onnx, without torch."""
+    import onnx_ir as ir
+
+    from edgetok import graph as g
+    from edgetok.exporters.sources.onnx_file import reference_of
+
+    if options.length is not None or options.size is not None:
+        raise SourceError(f"{origin.name} takes signals of any size: leave --length and --size out")
+    description = Description.model_validate(described)
+    shape = {"picture": (3, 96, 128), "waveform": (1, 32000), "video": (3, 16, 128, 128)}[description.signal.kind]
+    signal = description.signal.example((options.batch or 2, *shape)).astype(np.float32)
+
+    def captured(name: str, feeds: dict[str, np.ndarray]) -> Captured:
+        model = ir.load(folder / name)
+        inputs, outputs = g.specs(model.graph.inputs), g.specs(model.graph.outputs)
+        return Captured(model, inputs, outputs, origin, reference_of(folder / name), feeds)
+
+    (given,) = g.specs(ir.load(folder / "encode.onnx").graph.inputs)
+    encoder = captured("encode.onnx", {given.name: signal})
+    encoder.decoder = captured("decode.onnx", encoder.reference(encoder.example))
+    encoder.tokenizer = description
+    return encoder
+
+
+def _with_preprocess(spec: TensorSpec, parts: Parts) -> TensorSpec:
+    """Pictures of one size can be given to `run` as well."""
+    fixed = isinstance(parts.signal, Picture) and not parts.signal.free
+    return replace(spec, preprocess=parts.signal.preprocess) if fixed else spec

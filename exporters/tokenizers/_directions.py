@@ -1,0 +1,32 @@
+"""The two directions of a module that has `encode` and `decode`, as modules of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Encode(nn.Module):
+    """picture or video -> ids"""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, picture: torch.Tensor | None = None, video: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        return {"ids": self.model.encode(video if picture is None else picture)}
+
+
+class Decode(nn.Module):
+    """ids -> picture or video"""
+
+    def __init__(self, model: Any, kind: str):
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.kind: self.model.decode(ids)}

@@ -1,0 +1,49 @@
+"""flextok: registers of a picture, the first of which suffice.
+
+FlexTok: Resampling Images into 1D Token Sequences of Flexible Length, https://arxiv.org/abs/2502.13967. The model is
+edgetok/modules/flextok.py, whose docstring says what differs from the published code. Only one that codes pixels
+(channels=3) is a tokenizer of files: the published ones code what a VAE makes of them.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from edgetok.errors import SourceError
+from edgetok.exporters.tokenizers._directions import Decode, Encode
+from edgetok.modules.flextok import FlexTok
+from edgetok.preprocess.image import ImagePreprocess
+from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.picture import Picture
+
+
+def parts(model: FlexTok, length: int | None, size: tuple[int, int] | None) -> Parts:
+    """The two directions; pictures have one size.
+
+    Raises:
+        SourceError: it codes something else than pixels.
+    """
+    config = model.config
+    if config.channels != 3:
+        raise SourceError(
+            f"a FlexTok of {config.channels} channels codes a VAE's maps, not pixels: export its encode and decode as "
+            "modules of your own, behind and before that VAE"
+        )
+    preprocess = ImagePreprocess(
+        size=(config.size, config.size), box=(config.size, config.size), fit="cover", resample="bicubic",
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    )  # fmt: skip
+    return Parts(
+        encode=Encode(model),
+        decode=Decode(model, "picture"),
+        shape=(3, config.size, config.size),
+        layout=Layout(len(config.levels), (prod(config.levels),)),
+        signal=Picture(preprocess=preprocess),
+        free_tokens=True,
+        most_tokens=config.tokens,
+        keep="tokens",
+    )
+
+
+FAMILY = Family("FlexTok: registers of a picture, the first of which suffice", ("FlexTok",), parts)

@@ -1,0 +1,247 @@
+"""Tokenizer bundles: every family from a model to files and back, the commands, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import transformers as tf
+from PIL import Image
+
+from edgetok import api
+from edgetok.bundle import open_bundle, write_bundle
+from edgetok.errors import BundleError, InputError, OutputError, SourceError, UsageError
+from edgetok.exporters.sources import CaptureOptions
+from edgetok.exporters.sources.tokenizer import capture_tokenizer
+from edgetok.fidelity import same_ids
+from edgetok.manifest import decode, encode
+from edgetok.model import Origin
+from edgetok.tokenizer import family as families
+from edgetok.tokenizer.tokens import Tokens, read, write
+from tests import codecs, test_latent_tokenizers
+from tests.comparison import check_values, run, session
+from tests.test_cli import edgetok
+from tests.test_wavtokenizer import model as wavtokenizer
+
+
+def vqgan(name: str) -> torch.nn.Module:
+    """Small ones with drawn weights, codebooks spread out so that many codes are near to something."""
+    from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
+    from transformers.models.janus.modeling_janus import JanusVQVAE
+
+    torch.manual_seed(0)
+    small = {"base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1}
+    model = {
+        "chameleon": lambda: ChameleonVQVAE(tf.ChameleonVQVAEConfig(
+            **small, embed_dim=8, num_embeddings=64, latent_channels=8, resolution=16)),
+        "janus": lambda: JanusVQVAE(tf.JanusVQVAEConfig(
+            **small, embed_dim=8, num_embeddings=64, latent_channels=8, num_patches=8)),
+        "emu3": lambda: tf.Emu3VQVAE(tf.Emu3VQVAEConfig(
+            **small, embed_dim=4, latent_channels=4, codebook_size=64, temporal_downsample_factor=2, hidden_size=32)),
+    }[name]()  # fmt: skip
+    return codecs.frozen(model)
+
+
+LATENT = test_latent_tokenizers.CASES
+MODELS = {
+    "dac": codecs.dac,
+    "encodec": codecs.encodec,
+    "encodec-48k": codecs.encodec_48k,
+    "mimi": codecs.mimi,
+    "wavtokenizer": wavtokenizer,
+    "xcodec": codecs.xcodec,
+    **{name: case.make for name, case in LATENT.items()},
+    **{name: partial(vqgan, name) for name in ("chameleon", "janus", "emu3")},
+}
+QUICK = {"dac", "one-d-piece", "janus", "larp"}
+NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.more) for name in MODELS]
+SIZES = {"chameleon": (16, 24), "emu3": (16, 24)}
+
+
+def captured(name: str):
+    model = MODELS[name]()
+    kind = families.family_of(model)
+    assert kind is not None
+    return capture_tokenizer(model, kind, Origin("callable", name), CaptureOptions(size=SIZES.get(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_and_signals_are_pytorch_s(name):
+    """Of real sounds and soft pictures, batch 1 and 3; the decoder also of the first tokens, where these suffice."""
+    made = captured(name)
+    described, (given,) = made.tokenizer, made.inputs
+    encoder = session(made.model)
+    shape = [size if isinstance(size, int) else made.example[given.name].shape[i] for i, size in enumerate(given.shape)]
+    for batch in (1, 3):
+        feeds = {given.name: described.signal.example((batch, *shape[1:])).astype(np.float32)}
+        wanted = made.reference(feeds)
+        got = run(encoder, {key: torch.from_numpy(value) for key, value in feeds.items()})
+        assert got["ids"].shape == described.layout.shape(batch, got["ids"].shape[1])
+        assert same_ids(got["ids"].numpy(), wanted["ids"]) >= 0.99
+        assert all(got["ids"][..., i].min() >= 0 and got["ids"][..., i].max() < size
+                   for i, size in enumerate(described.sizes)) or len(described.sizes) == 1  # fmt: skip
+        if made.decoder is None:
+            assert name == "chameleon"
+            continue
+        decoder = session(made.decoder.model)
+        for count in {got["ids"].shape[1], 3 if described.keep == "tokens" else got["ids"].shape[1]}:
+            feeds = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in wanted.items()}
+            feeds["ids"] = feeds["ids"][:, :count]
+            right = {key: torch.from_numpy(value) for key, value in
+                     made.decoder.reference({key: value.numpy() for key, value in feeds.items()}).items()}  # fmt: skip
+            check_values(run(decoder, feeds), right, right)
+
+
+def test_every_family_is_tried():
+    assert {families.family_of(make()) for make in MODELS.values()} | {"xcodec2"} == set(families.names())
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizers")
+    for name in ("photo-fsq", "photo-vq", "speech-pq"):
+        api.export(f"zoo:{name}", out=folder / name)
+    return folder
+
+
+def test_a_picture_there_and_back(bundles, photograph, tmp_path):
+    """One pixel off in both directions; without torch, through the commands."""
+    with Image.open(photograph) as whole:
+        picture = whole.convert("RGB").crop((100, 0, 301, 175))
+    picture.save(tmp_path / "odd.png")
+    told = edgetok("tokenize", bundles / "photo-fsq", tmp_path / "odd.png", "-o", tmp_path / "t.npz", "--json")
+    data = json.loads(told.stdout)
+    assert data["ids"] == [1, 26 * 22, 5] and data["extent"] == [175, 201] and 0.55 < data["bits_per_unit"] < 0.65
+    done = edgetok("detokenize", bundles / "photo-fsq", tmp_path / "t.npz", "-o", tmp_path / "back.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "back.png") as back:
+        assert back.size == picture.size
+        error = np.square(np.asarray(back, float) - np.asarray(picture, float)).mean()
+    assert 10 * np.log10(255**2 / error) > 22
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back.png", "odd.png", "t.npz"]
+
+
+def test_fewer_levels_are_a_coarser_picture(bundles, photograph):
+    tokens = api.tokenize(bundles / "photo-vq", photograph)
+    signals = [api.detokenize(bundles / "photo-vq", tokens, keep=keep) for keep in (6, 3, 1)]
+    whole = open_bundle(bundles / "photo-vq").manifest.tokenizer.signal.read(str(photograph)).array
+    errors = [float(np.square(signal - whole).mean()) for signal in signals]
+    assert errors == sorted(errors) and errors[0] < errors[2] / 2
+    kept = api.tokenize(bundles / "photo-vq", photograph, keep=3)
+    np.testing.assert_array_equal(api.detokenize(bundles / "photo-vq", kept), signals[1])
+
+
+def test_a_recording_there_and_back(bundles, speech, tmp_path):
+    """Stereo at another rate; as many samples come back as went in, after resampling."""
+    sound, rate = soundfile.read(speech, always_2d=True)
+    soundfile.write(tmp_path / "stereo.wav", np.repeat(sound[: 2 * rate], 2, axis=1), rate + 6050)
+    tokens = api.tokenize(bundles / "speech-pq", tmp_path / "stereo.wav")
+    assert f"resampled from {rate + 6050} to 16000 Hz" in tokens.note
+    signal = api.detokenize(bundles / "speech-pq", tokens, tmp_path / "back.wav")
+    assert signal.shape == (1, 1, *tokens.extent)
+    assert soundfile.info(tmp_path / "back.wav").frames == tokens.extent[0]
+
+
+def test_the_bundle_says_what_it_is(bundles):
+    bundle = open_bundle(bundles / "speech-pq")
+    described = bundle.manifest.tokenizer
+    assert bundle.model_path.name == "encode.onnx" and bundle.decoder_path.name == "decode.onnx"
+    assert described.same_ids == 1 and 0 < described.codes_used <= 1 and described.signal.rate == 16000
+    assert decode(encode(bundle.manifest)) == bundle.manifest
+    with api.load(bundle.path) as model:
+        assert model.check() == {"ids": 0.0}
+    told = edgetok("inspect", bundle.path)
+    assert "28 ids of 256" in told.stdout and "bits a second" in told.stdout
+
+
+def test_a_bundle_that_is_no_tokenizer_keeps_its_bytes(bundles):
+    manifest = open_bundle(bundles / "photo-fsq").manifest.model_copy(update={"tokenizer": None})
+    assert b'"tokenizer"' not in encode(manifest)
+
+
+def test_changed_decoders_are_noticed(bundles, tmp_path):
+    bundle = open_bundle(bundles / "photo-fsq")
+    samples = {kind: bundle.samples(kind) for kind in ("inputs", "original", "expected", "decoded")}
+    import onnx_ir as ir
+
+    again = write_bundle(
+        tmp_path / "again", bundle.model_path.read_bytes(), bundle.manifest, samples,
+        decoder=ir.load(bundle.decoder_path),
+    )  # fmt: skip
+    data = bytearray(again.decoder_path.read_bytes())
+    data[len(data) // 2] ^= 1
+    again.decoder_path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"decode.onnx was changed"):
+        open_bundle(again.path)
+
+
+def test_tokens_of_another_bundle(bundles, photograph):
+    tokens = api.tokenize(bundles / "photo-fsq", photograph)
+    with pytest.raises(InputError, match="tokens of the bundle .*, and this is .*: use theirs"):
+        api.detokenize(bundles / "photo-vq", tokens)
+
+
+def test_ids_outside_the_codebook(bundles, photograph):
+    tokens = api.tokenize(bundles / "photo-fsq", photograph)
+    tokens.arrays["ids"][0, 3, 1] = 168
+    with pytest.raises(InputError, match=r"1 of \d+ ids lie outside the codebook: the first, 168 at \(0, 3, 1\)"):
+        api.detokenize(bundles / "photo-fsq", tokens)
+
+
+def test_what_cannot_be(bundles, photograph, speech, tmp_path):
+    with pytest.raises(UsageError, match="'photo-fsq' needs all of its tokens: leave --keep out"):
+        api.tokenize(bundles / "photo-fsq", photograph, keep=2)
+    with pytest.raises(UsageError, match="--keep 7: at least 1 and at most 6 levels are kept"):
+        api.tokenize(bundles / "photo-vq", photograph, keep=7)
+    with pytest.raises(InputError, match="is not a picture"):
+        api.tokenize(bundles / "photo-fsq", speech)
+    with pytest.raises(InputError, match="cannot be read as a recording"):
+        api.tokenize(bundles / "speech-pq", photograph)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    with pytest.raises(InputError, match="holds no sound"):
+        api.tokenize(bundles / "speech-pq", tmp_path / "empty.wav")
+    tokens = api.tokenize(bundles / "photo-fsq", photograph)
+    with pytest.raises(OutputError, match=r"it is written as \.png, "):
+        api.detokenize(bundles / "photo-fsq", tokens, tmp_path / "back.wav")
+    with pytest.raises(SourceError, match="takes signals of any size: leave --length and --size out"):
+        api.export("zoo:photo-fsq", out=tmp_path / "no", size=64)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.wav"]
+
+
+def test_hostile_token_files(tmp_path):
+    good = Tokens({"ids": np.zeros((1, 4), np.int64)}, (2, 2), "0" * 64)
+    write(good, tmp_path / "t.npz")
+    assert read(tmp_path / "t.npz").arrays["ids"].shape == (1, 4)
+    with pytest.raises(OutputError, match="tokens are written as .npz"):
+        write(good, tmp_path / "t.txt")
+    for name, content, told in (
+        ("text.npz", b"no archive", "cannot be read as tokens"),
+        ("cut.npz", (tmp_path / "t.npz").read_bytes()[:-30], "cannot be read as tokens"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=told):
+            read(tmp_path / name)
+    for arrays, told in (
+        ({"ids": np.zeros((1, 4), np.int64)}, "holds no bundle and no extent"),
+        ({"ids": np.array([object()]), "extent": np.ones(1, int), "bundle": np.array("0")}, "cannot be read as tokens"),
+        ({"ids": np.zeros((1, 4)), "extent": np.array([-1]), "bundle": np.array("0")}, "its extent or its bundle"),
+        ({"ids": np.zeros((0, 4)), "extent": np.ones(1, int), "bundle": np.array("0")}, "holds no ids"),
+    ):
+        np.savez(tmp_path / "bad.npz", **arrays)
+        with pytest.raises(InputError, match=told):
+            read(tmp_path / "bad.npz")
+    with pytest.raises(InputError, match="there is no such file"):
+        read(Path("gone.npz"))
+
+
+def test_a_saved_folder_is_recognised(tmp_path):
+    """transformers' own folder of a codec, with its safetensors."""
+    model = codecs.dac()
+    model.save_pretrained(tmp_path / "dac")
+    bundle = api.export(str(tmp_path / "dac"), out=tmp_path / "bundle")
+    assert bundle.manifest.tokenizer.family == "dac" and bundle.manifest.source.kind == "huggingface"
