@@ -42,7 +42,7 @@ def vqgan(name: str) -> torch.nn.Module:
         "janus": lambda: JanusVQVAE(tf.JanusVQVAEConfig(
             **small, embed_dim=8, num_embeddings=64, latent_channels=8, num_patches=8)),
         "emu3": lambda: tf.Emu3VQVAE(tf.Emu3VQVAEConfig(
-            **small, embed_dim=4, latent_channels=4, codebook_size=64, temporal_downsample_factor=2, hidden_size=32)),
+            **small, embed_dim=4, latent_channels=4, codebook_size=64, temporal_downsample_factor=2, hidden_size=64)),
     }[name]()  # fmt: skip
     return codecs.frozen(model)
 
