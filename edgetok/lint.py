@@ -8,6 +8,7 @@ from edgetok import lint_rules
 from edgetok.device import Device
 from edgetok.errors import SourceError
 from edgetok.lint_rules import Finding, Graph, Target
+from edgetok.verify import DECODER, ENCODER, MODEL
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,8 +24,17 @@ def lint(source: "Path | ir.Model", device: Device) -> list[Finding]:
         device: its profile; each of its runtimes is asked.
 
     Returns:
-        The findings, errors first. Nodes with the same fault share a finding.
+        The findings, errors first. Nodes with the same fault share a finding; of a discrete tokenizer they are named
+        with their graph.
     """
+    if isinstance(source, Path) and (source / ENCODER).is_file():
+        parts = [part for part in (source / ENCODER, source / DECODER) if part.is_file()]
+        named = [
+            replace(finding, nodes=tuple(f"{part.stem}: {node}" for node in finding.nodes))
+            for part in parts
+            for finding in lint(part, device)
+        ]
+        return sorted(named, key=lambda finding: _ORDER.index(finding.severity))
     graph = (
         Graph(_read(source), source if source.is_dir() else source.parent)
         if isinstance(source, Path)
@@ -48,7 +58,7 @@ def _read(path: Path) -> "ir.Model":
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
-    path = path / "model.onnx" if path.is_dir() else path
+    path = path / MODEL if path.is_dir() else path
     if not path.is_file():
         raise SourceError(f"no file {str(path)!r}: lint takes an .onnx file or a bundle's folder")
     try:

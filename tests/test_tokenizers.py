@@ -155,6 +155,9 @@ def test_the_bundle_says_what_it_is(bundles):
     assert decode(encode(bundle.manifest)) == bundle.manifest
     with api.load(bundle.path) as model:
         assert model.check() == {"ids": 0.0}
+    done = edgetok("lint", bundle.path, "--for", "jetson-orin-nano-jp62", "--json")
+    nodes = {node.partition(":")[0] for each in json.loads(done.stdout)["findings"] for node in each["nodes"]}
+    assert nodes <= {"encode", "decode"} and done.returncode in (0, 1)
     told = edgetok("inspect", bundle.path)
     assert "28 ids of 256" in told.stdout and "bits a second" in told.stdout
 
@@ -237,6 +240,16 @@ def test_hostile_token_files(tmp_path):
             read(tmp_path / "bad.npz")
     with pytest.raises(InputError, match="there is no such file"):
         read(Path("gone.npz"))
+
+
+def test_half_precision(tmp_path):
+    """Both directions are typed; ids may be others, and the bundle says how many are not."""
+    bundle = api.export("zoo:photo-vq", out=tmp_path / "half", dtype="fp16")
+    described = bundle.manifest.tokenizer
+    assert 0.9 < described.same_ids <= 1 and bundle.manifest.fidelity[-1].cosine > 0.999
+    assert bundle.decoder_path.stat().st_size < 700_000
+    with api.load(bundle.path) as model:
+        model.check()
 
 
 def test_a_saved_folder_is_recognised(tmp_path):

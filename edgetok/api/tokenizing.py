@@ -14,6 +14,7 @@ from edgetok.errors import InputError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgetok.manifest import Dtype, Fidelity
     from edgetok.model import Captured
     from edgetok.tokenizer.description import Description
     from edgetok.tokenizer.tokens import Tokens
@@ -104,12 +105,13 @@ def detokenize(
 
 
 def described_with_decoder(
-    captured: Captured, original: Mapping[str, np.ndarray], expected: Arrays
-) -> tuple[Description, dict[str, Arrays]]:
-    """Check a tokenizer's decoder against its original, and complete what its bundle says of it.
+    captured: Captured, original: Mapping[str, np.ndarray], expected: Arrays, dtype: Dtype
+) -> tuple[Description, tuple[Fidelity, ...], dict[str, Arrays]]:
+    """Check a tokenizer's decoder against its original, type it, and complete what its bundle says of it.
 
     Returns:
-        The description, and the sample sets that are added: what is decoded of the expected ids.
+        The description, how near the typed decoder comes to the original, and the sample sets that are added: what is
+        decoded of the expected ids.
 
     Raises:
         ParityError: the captured decoder does not compute what the original does.
@@ -117,7 +119,8 @@ def described_with_decoder(
     from dataclasses import replace
 
     from edgetok.api.samples import run_graph
-    from edgetok.fidelity import check_exact, same_ids
+    from edgetok.fidelity import check_exact, compare_outputs, same_ids
+    from edgetok.retype import retype
 
     assert captured.tokenizer is not None
     ids = expected["ids"]
@@ -130,14 +133,16 @@ def described_with_decoder(
         "codes_used": round(codes_used(ids, captured.tokenizer.sizes), 6),
     }
     if captured.decoder is None:
-        return captured.tokenizer.model_copy(update=found), {}
+        return captured.tokenizer.model_copy(update=found), (), {}
     decoder = captured.decoder
     feeds = {spec.name: expected[spec.name] for spec in decoder.inputs}
+    wanted = decoder.reference(feeds)
+    check_exact(run_graph(decoder.model, decoder.inputs, feeds), wanted)
+    retype(decoder.model, dtype)
     got = run_graph(decoder.model, decoder.inputs, feeds)
-    check_exact(got, decoder.reference(feeds))
     inputs = tuple(replace(spec, preprocess=None) for spec in decoder.inputs)
     found |= {"decode_inputs": inputs, "decode_outputs": decoder.outputs}
-    return captured.tokenizer.model_copy(update=found), {"decoded": got}
+    return captured.tokenizer.model_copy(update=found), compare_outputs(got, wanted), {"decoded": got}
 
 
 def codes_used(ids: np.ndarray, sizes: tuple[int, ...]) -> float:

@@ -127,7 +127,9 @@ def export(
     described, decoded = None, {}
     if captured.tokenizer is not None:
         say("checking the decoder")
-        described, decoded = described_with_decoder(captured, original, expected)
+        described, near, decoded = described_with_decoder(captured, original, expected, dtype)
+        fidelity += near
+        check_fidelity(near, min_cosine)
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(

@@ -136,4 +136,7 @@ def _render(bundle: Bundle, console: Console) -> None:
         top = "" if each.top1 is None else f"{each.top1:.0%}"
         near.add_row(each.output, f"{each.cosine:.6f}", sqnr, top)
     console.print(near)
-    console.print(f"next: edgetok run {bundle.path}", markup=False, soft_wrap=True)
+    if manifest.tokenizer is not None:
+        console.print(f"{manifest.tokenizer.same_ids:.2%} of its samples' ids are the original's")
+    verb = "run" if manifest.tokenizer is None else "tokenize"
+    console.print(f"next: edgetok {verb} {bundle.path}", markup=False, soft_wrap=True)
