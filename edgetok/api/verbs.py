@@ -124,7 +124,8 @@ def export(
         say(note)
     from edgetok.graph import specs as tensor_specs
 
-    described, decoded = None, {}
+    described = None
+    decoded: dict[str, Arrays] = {}
     if captured.tokenizer is not None:
         say("checking the decoder")
         described, near, decoded = described_with_decoder(captured, original, expected, dtype)
@@ -151,7 +152,7 @@ def export(
     )  # fmt: skip
     say(f"writing {out}")
     arrays = {"inputs": feeds, "original": original, "expected": expected} | decoded
-    decoder = captured.decoder and captured.decoder.model
+    decoder = captured.decoder.model if captured.decoder is not None else None
     return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files, decoder)
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgetok import discovery
 from edgetok.tokenizer.head import Layout
-from edgetok.tokenizer.signal import Signal
+from edgetok.tokenizer.picture import Picture
+from edgetok.tokenizer.video import Video
+from edgetok.tokenizer.waveform import Waveform
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +44,7 @@ class Parts:
     decode: torch.nn.Module | None
     shape: tuple[int, ...]
     layout: Layout
-    signal: Signal
+    signal: Picture | Waveform | Video
     free: dict[int, str] = field(default_factory=dict)
     free_tokens: bool = False
     most_tokens: int | None = None

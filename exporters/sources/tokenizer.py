@@ -40,8 +40,9 @@ def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureO
     decoder = None
     if parts.decode is not None:
         free = {"ids": {1: "tokens"}} if parts.free_tokens else {}
-        most = {"tokens": parts.most_tokens} if parts.most_tokens is not None else {}
-        if most:
+        most = {}
+        if parts.most_tokens is not None:
+            most = {"tokens": parts.most_tokens}
             outputs["ids"] = outputs["ids"][:, : parts.most_tokens - 1]  # at the bound itself torch would fix the axis
         decoder = capture_module(parts.decode, outputs, origin, batch=options.batch, free=free, most=most)
     encoder.decoder = decoder
@@ -78,5 +79,6 @@ def capture_shipped(folder: Path, origin: Origin, described: dict[str, Any], opt
 
 def _with_preprocess(spec: TensorSpec, parts: Parts) -> TensorSpec:
     """Pictures of one size can be given to `run` as well."""
-    fixed = isinstance(parts.signal, Picture) and not parts.signal.free
-    return replace(spec, preprocess=parts.signal.preprocess) if fixed else spec
+    if isinstance(parts.signal, Picture) and not parts.signal.free:
+        return replace(spec, preprocess=parts.signal.preprocess)
+    return spec

@@ -60,7 +60,7 @@ class Decode(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         if hasattr(self.model.config, "temporal_downsample_factor"):
-            ids = ids.unflatten(1, self.grid)
+            ids = ids.reshape(-1, *self.grid)
         return {"picture": self.model.decode(ids)}
 
 
