@@ -1,4 +1,4 @@
-"""The two directions of a module that has `encode` and `decode`, as modules of their own."""
+"""The two directions of a module that has `encode` and `decode`, as modules of their own, and its square pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from edgetok.preprocess.image import ImagePreprocess
 
 
 class Encode(nn.Module):
@@ -30,3 +32,10 @@ class Decode(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {self.kind: self.model.decode(ids)}
+
+
+def square(side: int, middle: float = 0.0, scale: float = 1.0) -> ImagePreprocess:
+    """Pictures of `side` x `side`; a pixel of 0 to 1 becomes (pixel - middle) / scale."""
+    return ImagePreprocess(
+        size=(side, side), box=(side, side), fit="cover", resample="bicubic", mean=(middle,) * 3, std=(scale,) * 3
+    )

@@ -10,9 +10,8 @@ from __future__ import annotations
 from math import prod
 
 from edgetok.errors import SourceError
-from edgetok.exporters.tokenizers._directions import Decode, Encode
+from edgetok.exporters.tokenizers._directions import Decode, Encode, square
 from edgetok.modules.flextok import FlexTok
-from edgetok.preprocess.image import ImagePreprocess
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
 from edgetok.tokenizer.picture import Picture
@@ -30,16 +29,12 @@ def parts(model: FlexTok, length: int | None, size: tuple[int, int] | None) -> P
             f"a FlexTok of {config.channels} channels codes a VAE's maps, not pixels: export its encode and decode as "
             "modules of your own, behind and before that VAE"
         )
-    preprocess = ImagePreprocess(
-        size=(config.size, config.size), box=(config.size, config.size), fit="cover", resample="bicubic",
-        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-    )  # fmt: skip
     return Parts(
         encode=Encode(model),
         decode=Decode(model, "picture"),
         shape=(3, config.size, config.size),
         layout=Layout(len(config.levels), (prod(config.levels),)),
-        signal=Picture(preprocess=preprocess),
+        signal=Picture(preprocess=square(config.size, 0.5, 0.5)),
         free_tokens=True,
         most_tokens=config.tokens,
         keep="tokens",

@@ -6,9 +6,8 @@ edgetok/modules/larp.py, whose docstring says what differs from the published co
 
 from __future__ import annotations
 
-from edgetok.exporters.tokenizers._directions import Decode, Encode
+from edgetok.exporters.tokenizers._directions import Decode, Encode, square
 from edgetok.modules.larp import Larp
-from edgetok.preprocess.image import ImagePreprocess
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
 from edgetok.tokenizer.video import Video
@@ -17,16 +16,12 @@ from edgetok.tokenizer.video import Video
 def parts(model: Larp, length: int | None, size: tuple[int, int] | None) -> Parts:
     """The two directions; videos are cut into pieces of as many frames as the model takes."""
     config = model.config
-    preprocess = ImagePreprocess(
-        size=(config.image, config.image), box=(config.image, config.image), fit="cover", resample="bicubic",
-        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
-    )  # fmt: skip
     return Parts(
         encode=Encode(model),
         decode=Decode(model, "video"),
         shape=(3, config.frames, config.image, config.image),
         layout=Layout(config.token_width, (config.codes,)),
-        signal=Video(preprocess=preprocess, frames=config.frames),
+        signal=Video(preprocess=square(config.image), frames=config.frames),
     )
 
 

@@ -6,9 +6,8 @@ edgetok/modules/one_d_piece.py.
 
 from __future__ import annotations
 
-from edgetok.exporters.tokenizers._directions import Decode, Encode
+from edgetok.exporters.tokenizers._directions import Decode, Encode, square
 from edgetok.modules.one_d_piece import OneDPiece
-from edgetok.preprocess.image import ImagePreprocess
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
 from edgetok.tokenizer.picture import Picture
@@ -17,16 +16,12 @@ from edgetok.tokenizer.picture import Picture
 def parts(model: OneDPiece, length: int | None, size: tuple[int, int] | None) -> Parts:
     """The two directions; pictures have one size."""
     config = model.config
-    preprocess = ImagePreprocess(
-        size=(config.image, config.image), box=(config.image, config.image), fit="cover", resample="bicubic",
-        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
-    )  # fmt: skip
     return Parts(
         encode=Encode(model),
         decode=Decode(model, "picture"),
         shape=(3, config.image, config.image),
         layout=Layout(config.token_width, (config.codes,)),
-        signal=Picture(preprocess=preprocess),
+        signal=Picture(preprocess=square(config.image)),
         free_tokens=True,
         most_tokens=config.tokens,
         keep="tokens",
