@@ -1,4 +1,4 @@
-"""`edgetok detokenize`: ids to a picture, recording or video."""
+"""`edgetok detokenize`: ids to a picture, recording, video or text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetok.cli._console import Answer, Device, Json, RuntimeName, Verbose, pairs
+from edgetok.errors import OutputError
 
 
 def command(
@@ -20,10 +21,21 @@ def command(
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
-    """Turn the ids of a discrete tokenizer back into a picture, recording or video."""
+    """Turn ids back into a picture, recording, video or text."""
     from edgetok import api
+    from edgetok.api.text import detokenize_text, has_vocabulary
+    from edgetok.bundle import open_bundle
     from edgetok.tokenizer.tokens import read
 
+    opened = open_bundle(bundle)
+    if opened.manifest.tokenizer is None and has_vocabulary(opened):
+        text = detokenize_text(bundle, read(tokens))
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+        told = {"written": str(out), "characters": len(text)}
+        return Answer(told, lambda console: console.print(pairs({name: str(value) for name, value in told.items()})))
     signal = api.detokenize(bundle, read(tokens), out, keep=keep, device=on, runtime=runtime)
     data = {"written": str(out), "shape": list(signal.shape), "min": float(signal.min()), "max": float(signal.max())}
     rows = {"written": str(out), "signal": " x ".join(map(str, signal.shape[1:]))}

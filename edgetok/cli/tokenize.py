@@ -1,4 +1,4 @@
-"""`edgetok tokenize`: a picture, recording or video to ids."""
+"""`edgetok tokenize`: a picture, recording, video or text to ids."""
 
 from __future__ import annotations
 
@@ -15,18 +15,52 @@ if TYPE_CHECKING:
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a tokenizer's bundle.")],
-    file: Annotated[Path, typer.Argument(help="A picture, recording or video.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle of a tokenizer, or of a model that reads text.")],
+    file: Annotated[Path, typer.Argument(help="A picture, recording, video or text.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.npz", help="Where the ids are written.")],
     keep: Annotated[
         int | None, typer.Option(metavar="N", help="Only the first tokens, or levels, where the tokenizer can.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Texts: greedy, fewest, longest-first and others.")
     ] = None,
     on: Device = "cpu",
     runtime: RuntimeName = "onnxruntime",
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
-    """Turn a picture, recording or video into the ids of a discrete tokenizer."""
+    """Turn a picture, recording or video into the ids of a discrete tokenizer, or a text into those of a vocabulary."""
+    from edgetok.api.text import has_vocabulary
+    from edgetok.bundle import open_bundle
+    from edgetok.errors import UsageError
+
+    described = open_bundle(bundle).manifest.tokenizer
+    if described is None and has_vocabulary(open_bundle(bundle)):
+        if keep is not None:
+            raise UsageError("--keep is for pictures, recordings and videos: a text needs all of its tokens")
+        return _text(bundle, file, out, mode)
+    if mode is not None:
+        raise UsageError(f"--mode {mode} is for texts, and {bundle} reads none")
+    return _signal(bundle, file, out, keep, on, runtime)
+
+
+def _text(bundle: Path, file: Path, out: Path, mode: str | None) -> Answer:
+    from edgetok.api.text import tokenize_text
+    from edgetok.preprocess.text import read_text
+    from edgetok.tokenizer.tokens import write
+
+    tokens = tokenize_text(bundle, read_text(str(file)), mode=mode)
+    write(tokens, out)
+    each = tokens.extent[0] / tokens.count
+    data = {
+        "bundle": tokens.bundle, "file": str(file), "written": str(out), "bytes": tokens.extent[0],
+        "tokens": tokens.count, "bytes_per_token": each, "mode": mode,
+    }  # fmt: skip
+    rows = {"tokens": f"{tokens.count}, {each:.2f} bytes of text each", "written": str(out)}
+    return Answer(data, lambda console: console.print(pairs(rows)))
+
+
+def _signal(bundle: Path, file: Path, out: Path, keep: int | None, on: str, runtime: str) -> Answer:
     from math import log2
 
     from edgetok import api

@@ -58,7 +58,7 @@ class TextPreprocess(FilePreprocess):
 
     def load(self, sources: Sequence[str], folder: Path) -> "np.ndarray":
         """Encode texts; a source is a file, or else the text itself."""
-        return self.encode([_read(source) for source in sources], folder)
+        return self.encode([read_text(source) for source in sources], folder)
 
     def example(self, batch: int, seed: int, folder: Path) -> "np.ndarray":
         """Words in a random order: about half the length in the first sample, too long in the second, and so on."""
@@ -92,8 +92,12 @@ class TextPreprocess(FilePreprocess):
         return np.array([getattr(encoding, attribute) for encoding in encodings], dtype=np.int64)
 
 
-def _read(source: str) -> str:
-    """The text in a file, or the source itself if there is no such file."""
+def read_text(source: str) -> str:
+    """The text in a file, or the source itself if there is no such file.
+
+    Raises:
+        InputError: an empty text, a file of more than MAX_TEXT_BYTES, or one that is not UTF-8.
+    """
     text, name = source, "the text given"
     if os.path.isfile(source):
         name = source

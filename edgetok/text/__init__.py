@@ -1,0 +1,1 @@
+"""Text to tokens by a vocabulary of bytes, cut by its own rule or by others."""

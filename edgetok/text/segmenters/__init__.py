@@ -1,0 +1,1 @@
+"""One way of cutting bytes into a vocabulary's tokens per file."""

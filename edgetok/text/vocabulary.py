@@ -1,0 +1,123 @@
+"""A vocabulary whose tokens are bytes: that of a byte-level BPE, from tokenizer.json or a tiktoken file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from edgetok.errors import InputError
+
+MOST_BYTES = 2**27  # of a file; those of published models have a few million
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Tokens and their ids.
+
+    Attributes:
+        ids: of each token's bytes.
+        merges: the rank of each pair of neighbours that BPE joins; None where a pair's rank is the id of what it makes.
+        pieces: text -> the pieces that no token crosses; none are there where it is None.
+        longest: bytes of the longest token.
+        tokens: the bytes of each id.
+    """
+
+    ids: Mapping[bytes, int]
+    merges: Mapping[tuple[bytes, bytes], int] | None = None
+    pieces: Callable[[str], list[bytes]] | None = None
+    longest: int = field(init=False)
+    tokens: Mapping[int, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "longest", max(map(len, self.ids), default=0))
+        object.__setattr__(self, "tokens", {number: token for token, number in self.ids.items()})
+
+    def rank(self, left: bytes, right: bytes) -> int | None:
+        """When BPE joins two neighbours: the lowest first; None for never."""
+        return self.ids.get(left + right) if self.merges is None else self.merges.get((left, right))
+
+    def byte(self, value: int) -> int:
+        """The id of a single byte.
+
+        Raises:
+            InputError: the vocabulary has none, so that there are texts that it cannot spell.
+        """
+        number = self.ids.get(bytes([value]))
+        if number is None:
+            raise InputError(f"the vocabulary has no token for the byte 0x{value:02x}: it cannot spell this text")
+        return number
+
+
+def from_tokenizer_json(file: Path) -> Vocabulary:
+    """Read a byte-level BPE of Hugging Face's tokenizers.
+
+    Raises:
+        InputError: the file is damaged, or of another kind: WordPiece, Unigram, BPE over characters.
+    """
+    from tokenizers import Tokenizer
+
+    text = _read(file).decode("utf-8", errors="strict")
+    try:
+        content, tokenizer = json.loads(text), Tokenizer.from_str(text)
+        model = content["model"]
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise InputError(f"{file.name} is no tokenizer.json: {error}") from error
+    kind, alphabet = model.get("type"), _alphabet()
+    if kind != "BPE" or any(character not in alphabet for token in model["vocab"] for character in token):
+        raise InputError(
+            f"{file.name} holds a {kind or 'nameless'} vocabulary: other ways of cutting are for byte-level BPE, as in "
+            "GPT-2, Llama 3 or Whisper"
+        )
+
+    def of(token: str) -> bytes:
+        return bytes(alphabet[character] for character in token)
+
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    merges = {(of(left), of(right)): rank for rank, (left, right) in enumerate(pairs)}
+
+    def pieces(whole: str) -> list[bytes]:
+        if tokenizer.normalizer is not None:
+            whole = tokenizer.normalizer.normalize_str(whole)
+        return [of(piece) for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(whole)]
+
+    return Vocabulary({of(token): number for token, number in model["vocab"].items()}, merges, pieces)
+
+
+def from_tiktoken(file: Path, pieces: Callable[[str], list[bytes]] | None = None) -> Vocabulary:
+    """Read a tiktoken file: a line for each token, its bytes in base64 and its rank.
+
+    Raises:
+        InputError: it is none.
+    """
+    ids: dict[bytes, int] = {}
+    for number, line in enumerate(_read(file).splitlines(), start=1):
+        parts = line.split()
+        try:
+            token, rank = base64.b64decode(parts[0], validate=True), int(parts[1])
+        except (binascii.Error, ValueError, IndexError) as error:
+            raise InputError(f"{file.name}, line {number}: not a token in base64 and its rank") from error
+        if not token or token in ids or len(parts) != 2:
+            raise InputError(f"{file.name}, line {number}: an empty token, or one that was there before")
+        ids[token] = rank
+    return Vocabulary(ids, None, pieces)
+
+
+def _read(file: Path) -> bytes:
+    if not file.is_file():
+        raise InputError(f"{file} is missing: there is no such file")
+    if (size := file.stat().st_size) > MOST_BYTES:
+        raise InputError(f"{file} has {size} bytes: a vocabulary of at most {MOST_BYTES} is read")
+    return file.read_bytes()
+
+
+@cache
+def _alphabet() -> dict[str, int]:
+    """The printable characters that byte-level BPE writes bytes as, from GPT-2's encoder (MIT), and the bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [value for value in range(256) if value not in plain]
+    return {chr(value): value for value in plain} | {chr(256 + i): value for i, value in enumerate(others)}
