@@ -21,6 +21,7 @@ from tests.test_block_sparse_attention import arrays, drawn
 
 SPECS = [spec for name in attention.names() for spec in attention.load(name).examples]
 FIRST = [attention.load(name).examples[0] for name in attention.names()]
+OTHERS = [spec for spec in SPECS if spec not in FIRST]
 CAUSAL = ("llama", "clip-text")
 QUICK, MORE = ("deit", "llama"), ("dinov2-registers", "whisper", "bert", "clip-text")
 
@@ -83,7 +84,7 @@ def serves(family: str, text: str) -> bool:
     return kind in ("both", "causal models" if family in CAUSAL else "encoders")
 
 
-@pytest.mark.parametrize("text", SPECS)
+@pytest.mark.parametrize("text", [*FIRST, *(pytest.param(each, marks=pytest.mark.more) for each in OTHERS)])
 @pytest.mark.parametrize("family", [*QUICK, *(pytest.param(each, marks=pytest.mark.more) for each in MORE)])
 def test_the_graph_equals_the_masked_module(family, text, monkeypatch, library):
     if not serves(family, text):

@@ -29,7 +29,9 @@ def rvq() -> Quantiser:
     return Quantiser(head, head.config(levels=3, codes=16, width=10), {"codebooks": books})
 
 
-@pytest.mark.parametrize("quantiser", [fsq(), rvq()], ids=["groups-of-fsq", "rvq"])
+@pytest.mark.parametrize(
+    "quantiser", [pytest.param(fsq(), id="groups-of-fsq"), pytest.param(rvq(), id="rvq", marks=pytest.mark.more)]
+)
 def test_pictures_of_any_size(quantiser: Quantiser, tmp_path: Path) -> None:
     from edgetok.exporters.sources.pytorch import capture_module
     from edgetok.modules.image_tokenizer import ImageDecoder, ImageEncoder
