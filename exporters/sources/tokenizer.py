@@ -45,6 +45,10 @@ def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureO
             most = {"tokens": parts.most_tokens}
             outputs["ids"] = outputs["ids"][:, : parts.most_tokens - 1]  # at the bound itself torch would fix the axis
         decoder = capture_module(parts.decode, outputs, origin, batch=options.batch, free=free, most=most)
+        if options.batch is None and not isinstance(decoder.outputs[0].shape[0], str):
+            # torch took the example's batch for the only one, as it does with Emu3's: pieces are decoded one by one
+            one = {name: tensor[:1] for name, tensor in outputs.items()}
+            decoder = capture_module(parts.decode, one, origin, batch=1, free=free, most=most)
     encoder.decoder = decoder
     encoder.tokenizer = Description(
         family=family, signal=parts.signal, sizes=parts.layout.sizes, skips=parts.layout.skips, keep=parts.keep

@@ -1,6 +1,6 @@
 """Encoders and decoders of discrete tokenizers against PyTorch eager and torch.compile, in turns.
 
-    PYTHONPATH=. python benchmarks/tokenizers.py [FAMILY ...] [--threads 2] [--rounds 15] [--no-compile]
+    PYTHONPATH=. python benchmarks/tokenizer_speed.py [FAMILY ...] [--threads 2] [--rounds 15] [--no-compile]
 
 Models have published sizes and drawn weights; a sample is two seconds of sound, or a picture. One process, all sides
 with the same number of threads, ONNX Runtime's not spinning; a ratio is that of a round, given with its median's
