@@ -57,7 +57,7 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
         inside = "" if folder == "edgetok" else "edgetok/"
         files = [
             file
-            for kind in ("*.py", "*.toml", "*.json", "*.cpp", "*.h", "*.cu")
+            for kind in ("*.py", "*.toml", "*.json", "*.j2", "*.onnx", "*.cpp", "*.h", "*.cu")
             for file in (ROOT / folder).rglob(kind)
         ]
         expected |= {inside + file.relative_to(ROOT).as_posix() for file in files}

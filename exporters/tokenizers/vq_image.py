@@ -5,7 +5,8 @@ Janus, https://arxiv.org/abs/2410.13848 (LlamaGen's, https://arxiv.org/abs/2406.
 https://arxiv.org/abs/2409.18869, section 2.2, here for single pictures. All are VQGANs, https://arxiv.org/abs/2012.09841.
 
 What differs: pictures have one size, which is a multiple of a token's pixels; Emu3's are not cropped to sizes that are
-an input, because that does not export. Constants of the preprocessing are those of transformers' image processors.
+an input, because that does not export, and its decoder takes one picture at a time. Constants of the preprocessing are
+those of transformers' image processors.
 """
 
 from __future__ import annotations
