@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-WAYS = ("plain onnxruntime", "edgetok run a32", "edgetok run a8")
+WAYS = ("plain onnxruntime", "edgetok run, no C++", "edgetok run a32", "edgetok run a8")
 
 
 def held(what: str) -> float:
@@ -44,6 +44,8 @@ def loaded(bundle: Path, way: str) -> Callable[[dict[str, np.ndarray]], object]:
     from edgetok.bundle import open_bundle
 
     opened = open_bundle(bundle)
+    if way == WAYS[1]:
+        return runtimes.load("onnxruntime")(opened.model_path, opened.manifest.inputs, plain=True).__enter__().run
     graph = lowering.for_onnxruntime(opened, "a8" if way.endswith("a8") else "a32")
     return runtimes.load("onnxruntime")(graph, opened.manifest.inputs).__enter__().run
 
@@ -82,7 +84,7 @@ def rows(source: str, spec: str, folder: Path) -> None:
     bundle = folder / "bundle"
     api.export(source, out=bundle, quantize=[] if spec == "fp32" else [spec], force=True)
     size = (bundle / "model.onnx").stat().st_size / 1e6
-    for way in WAYS[:2] if spec == "fp32" else WAYS:
+    for way in WAYS[:3] if spec == "fp32" else WAYS:
         with TemporaryDirectory(dir=folder) as cache:
             _, first = apart(bundle, way, Path(cache))
             resident, peak = apart(bundle, way, Path(cache))

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU."""
 
+import ctypes
 import json
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -92,12 +94,23 @@ def session(
     if not plain and (library := native.library()) is not None:
         options.register_custom_ops_library(str(library))
     try:
-        return ort.InferenceSession(
+        made = ort.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # each of onnxruntime's errors derives from Exception directly
         what = model.name if isinstance(model, Path) else "the model"
         raise SourceError(f"onnxruntime {ort.__version__} cannot load {what}: {_reason(error)}") from error
+    _give_back()
+    return made
+
+
+def _give_back() -> None:
+    """Let glibc return what loading freed: folding keeps every step of a matrix of few bits until all are folded.
+
+    dinov2-style-s14 in nvfp4 without the C++ operators: 135 MB resident instead of 584; in fp32 110 instead of 181.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # not in musl
+        libc.malloc_trim(0)
 
 
 def _reason(error: Exception) -> str:

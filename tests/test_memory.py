@@ -1,8 +1,12 @@
 """Weights of few bits stay packed: what a process holds that loads and runs a bundle."""
 
+import ctypes
 import re
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import onnx_ir as ir
@@ -90,3 +94,20 @@ def test_plain_onnxruntime_does(bundle: Path) -> None:
     with Worker(plain) as worker:
         worker.sample(3)
         assert worker.peak_memory() - worker.memory_before > IN_FP32
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="asks glibc")
+def test_what_loading_freed_is_given_back(bundle: Path) -> None:
+    """Without the C++ operators a matrix is expanded once, and no step on the way to it stays resident."""
+    script = f"""
+        from pathlib import Path
+        import psutil
+        from edgetok.runtimes.ort import session
+        import onnxruntime
+        resident = lambda: psutil.Process().memory_info().rss
+        before = resident()
+        kept = session(Path({str(bundle / "model.onnx")!r}), plain=True)
+        print(resident() - before)
+    """
+    ran = subprocess.run([sys.executable, "-c", dedent(script)], check=True, capture_output=True, text=True)
+    assert int(ran.stdout) < 1.5 * IN_FP32
