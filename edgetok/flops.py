@@ -83,6 +83,8 @@ def macs(node: ir.Node) -> int:
             first = _dims(node.inputs[0])
             inner = first[0] if "transA" in node.attributes and node.attributes["transA"].as_int() else first[-1]
             return prod(_dims(node.outputs[0])) * inner
+        case "LutMatMul":
+            return prod(_dims(node.outputs[0])) * node.attributes["inner"].as_int()
         case "Conv":
             return prod(_dims(node.outputs[0])) * prod(_dims(node.inputs[1])[1:])
         case "ConvTranspose":

@@ -1,6 +1,7 @@
 """Profile a model: latency, memory and layers, alone or against the original."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -8,10 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from edgetok import sensors
 from edgetok.comparison import Comparison, compare
+from edgetok.conditions import Conditions, Energy, conditions, energy, memory_line
 from edgetok.layers import LayerTable, ProfiledRun, layer_table, operator_table
 from edgetok.limits import NONE, Limits, judge
 from edgetok.manifest import Fidelity
+from edgetok.recorder import Moment, Recorder
 from edgetok.report import Check, Latency, Measured, Memory, ProfileReport, Verdict
 from edgetok.statistics import runs_needed
 from edgetok.timing import Progress, Timing
@@ -33,6 +37,7 @@ class Effort:
         warm_up_seconds: the most time until the runs are steady.
         rounds: how many turns each side of a comparison takes.
         layer_seconds: how long each side runs with the profiler on.
+        idle_seconds: how long the machine's power is read before anything is loaded, where it can be read.
     """
 
     percentile: float = 0.9
@@ -41,6 +46,7 @@ class Effort:
     warm_up_seconds: float = 10.0
     rounds: int = 15
     layer_seconds: float = 2.0
+    idle_seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,15 @@ def profile_model(
     load = _load_check()
     sides = [side for side in (model, against) if side]
     with ExitStack() as stack:
+        recorder = stack.enter_context(Recorder(stack.enter_context(sensors.opened())))
+        idle = _rest(recorder, effort)
         # One after the other: a worker that still loads its model would disturb the one that is measured.
-        workers, timings, memories = [], [], []
+        workers, alone = [], []
         for side in sides:
             worker = stack.enter_context(Worker(side))
             workers.append(worker)
-            timings.append(_measure(worker, effort, progress))
-            memories.append(Memory(peak=worker.peak_memory(), before_loading=worker.memory_before))
+            alone.append(_measure(worker, recorder, idle, effort, progress))
+        timings = [each.timing for each in alone]
         comparison = _compare(workers, effort, progress) if against else None
         runs = _profile(workers, timings, effort, progress)
     tables = _tables(sides, runs)
@@ -96,14 +104,14 @@ def profile_model(
             label=side.label,
             model_id=ids[side.label],
             runtime=worker.description,
-            latency=Latency.of(timing, side.batch),
-            memory=memory,
+            latency=Latency.of(each.timing, side.batch),
+            memory=each.memory,
+            energy=each.energy,
+            conditions=each.conditions,
             layers=table,
             operators=operator_table(run),
         )
-        for side, worker, timing, memory, table, run in zip(
-            sides, workers, timings, memories, tables, runs, strict=True
-        )
+        for side, worker, each, table, run in zip(sides, workers, alone, tables, runs, strict=True)
     ]
     report = ProfileReport(
         command=command,
@@ -124,13 +132,44 @@ def profile_model(
     return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True)}))
 
 
-def _measure(worker: Worker, effort: Effort, progress: Progress | None) -> Timing:
-    return worker.measure(
+@dataclass(frozen=True)
+class _Alone:
+    """What one side did by itself."""
+
+    timing: Timing
+    memory: Memory
+    energy: Energy
+    conditions: Conditions
+
+
+def _rest(recorder: Recorder, effort: Effort) -> list[Moment]:
+    """The machine's power before anything is loaded, where it has sensors for that."""
+    start = recorder.now()
+    if recorder.sensors:
+        time.sleep(effort.idle_seconds)
+    return recorder.between(start, recorder.now())
+
+
+def _measure(
+    worker: Worker, recorder: Recorder, idle: Sequence[Moment], effort: Effort, progress: Progress | None
+) -> _Alone:
+    recorder.watch(worker.pid)
+    loaded = recorder.now()
+    timing = worker.measure(
         percentile=effort.percentile,
         min_seconds=effort.min_seconds,
         max_seconds=effort.max_seconds,
         warm_up_seconds=effort.warm_up_seconds,
         progress=progress,
+    )
+    moments, running = recorder.between(loaded, recorder.now()), recorder.between(*timing.window)
+    return _Alone(
+        timing=timing,
+        memory=Memory(
+            peak=worker.peak_memory(), before_loading=worker.memory_before, timeline=memory_line(moments[1:])
+        ),
+        energy=energy(recorder.sensors, running, timing.window, len(timing.milliseconds), idle),
+        conditions=conditions(running),
     )
 
 
@@ -195,8 +234,11 @@ def _checks(measured: Measured, effort: Effort) -> list[Check]:
     def check(name: str, passed: bool, detail: str) -> Check:
         return Check(name=f"{name}, {measured.label}", verdict="pass" if passed else "warn", detail=detail)
 
+    slowed = ", ".join(f"{reason} ({count})" for reason, count in measured.conditions.throttles.items() if count)
+    throttling = check("throttling", not slowed, slowed or "none counted")
     warm = latency.warm_up
     return [
+        *([throttling] if measured.conditions.throttles else []),
         check("warm-up", warm.steady, f"{'steady' if warm.steady else 'not steady'} after {warm.runs} runs"),
         check("drift", abs(latency.drift) <= DRIFT, f"second half of the runs {latency.drift:+.1%} against the first"),
         check("runs", latency.runs >= needed, f"{latency.runs} made, {percentile} needs {needed}"),

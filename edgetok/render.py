@@ -5,9 +5,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetok.comparison import Comparison
+from edgetok.conditions import Energy
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
 from edgetok.report import Check, Measured, OnRuntime, ProfileReport
+from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 
 WIDTH = 100
@@ -20,6 +22,8 @@ def render(report: ProfileReport, console: Console) -> None:
     console.print(_summary(report.device, sides), width=WIDTH)
     if report.comparison:
         console.print(_comparison(report.comparison), width=WIDTH)
+    if report.roofline:
+        console.print(in_words(report.roofline) + "\n", width=WIDTH, markup=False, highlight=False)
     if report.limits:
         console.print(_limits(report.limits), width=WIDTH)
     if report.runtimes:
@@ -41,6 +45,7 @@ def _summary(device: str, sides: list[Measured]) -> Table:
         "samples per second": [f"{side.latency.samples_per_second:.1f}" for side in sides],
         "peak memory, MB": [f"{side.memory.peak / 1e6:.0f}" for side in sides],
         "  before loading": [f"{side.memory.before_loading / 1e6:.0f}" for side in sides],
+        "joules a run": [_joules(side.energy) for side in sides],
         "batch, runs": [f"{side.latency.batch}, {side.latency.runs}" for side in sides],
         "runtime": [f"{side.runtime['runtime']} {side.runtime['version']}" for side in sides],
         "threads": [side.runtime["threads"] for side in sides],
@@ -54,6 +59,23 @@ def _quantile(quantile: Quantile) -> str:
     if not quantile.claimed:  # too few runs to bound it from above
         return f"{_number(quantile.value)} {'= slowest run ' if quantile.is_max else ''}[{_number(quantile.low)}, ?]"
     return f"{_number(quantile.value)} [{_number(quantile.low)}, {_number(quantile.high)}]"
+
+
+def _joules(energy: Energy) -> str:
+    if energy.gross is None:
+        return energy.source.partition(":")[0]
+    return f"{_number(energy.gross)}, net {_number(energy.net)}\n{energy.source}"
+
+
+def in_words(roofline: Roofline) -> str:
+    """The roofline as a sentence."""
+    counted = f"{roofline.work.operations / 1e9:.3g} GFLOP and {roofline.work.bytes / 1e6:.0f} MB a run"
+    if roofline.roof is None:
+        return f"Roofline: {counted}; the peak of this machine in {roofline.precision} is not known"
+    assert roofline.milliseconds is not None and roofline.share is not None
+    least = f"at least {_number(roofline.milliseconds)} ms by {roofline.bound}, {roofline.share:.0%} of what it takes"
+    peak = f"{roofline.precision} peak {roofline.roof.operations / 1e9:.0f} GFLOP/s: {roofline.roof.source}"
+    return f"Roofline: {counted}, {least}; {peak}"
 
 
 def _number(value: float | None) -> str:

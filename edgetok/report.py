@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgetok.comparison import Comparison
+from edgetok.conditions import Conditions, Energy
 from edgetok.errors import OutputError
 from edgetok.layers import Layer, LayerTable, Operator
 from edgetok.limits import Judged
 from edgetok.manifest import Fidelity
+from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
 
@@ -69,6 +71,7 @@ class Memory(_Record):
 
     peak: int
     before_loading: int  # Python and its packages
+    timeline: tuple[tuple[float, int], ...] = ()  # resident: (seconds since loading, bytes)
 
 
 class Measured(_Record):
@@ -79,6 +82,8 @@ class Measured(_Record):
     runtime: dict[str, str]
     latency: Latency
     memory: Memory
+    energy: Energy
+    conditions: Conditions
     layers: LayerTable
     operators: tuple[Operator, ...]
 
@@ -106,7 +111,8 @@ class Check(_Record):
 class ProfileReport(_Record):
     """A profile. `schema_version` grows whenever a reader of the JSON would have to change.
 
-    `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed.
+    `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed,
+    `roofline` the model's least time on the device.
     """
 
     schema_version: Literal[1] = 1
@@ -118,6 +124,7 @@ class ProfileReport(_Record):
     comparison: Comparison | None = None
     fidelity: tuple[Fidelity, ...] = ()
     limits: tuple[Judged, ...] = ()
+    roofline: Roofline | None = None
     runtimes: tuple[OnRuntime, ...] = ()
     checks: tuple[Check, ...]
 

@@ -29,6 +29,7 @@ class Timing:
 
     milliseconds: tuple[float, ...]
     warm_up: WarmUp
+    window: tuple[float, float]  # seconds of the clock: when the first run began and the last one ended
 
     def quantile(self, p: float) -> Quantile:
         """The p-quantile with its interval."""
@@ -96,4 +97,4 @@ def measure(
         if progress:
             progress("measuring", min(1.0, max(done, seconds / max_seconds)))
         if done >= 1 or seconds >= max_seconds:
-            return Timing(tuple(times), warmed)
+            return Timing(tuple(times), warmed, (start / 1e9, start / 1e9 + seconds))

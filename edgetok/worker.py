@@ -89,10 +89,15 @@ class Worker:
         self._log.close()
         self._folder.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def measure(self, *, progress: Progress | None = None, **limits: float) -> Timing:
         """`edgetok.timing.measure` in the worker."""
         done = self._order("measure", progress, **limits)
-        return Timing(tuple(done["milliseconds"]), WarmUp(**done["warm_up"]))
+        return Timing(tuple(done["milliseconds"]), WarmUp(**done["warm_up"]), tuple(done["window"]))
 
     def run(self, feeds: "dict[str, np.ndarray]") -> "dict[str, np.ndarray]":
         """The outputs for other feeds, of as many samples as the model takes at once."""

@@ -9,17 +9,21 @@ import pytest
 from PIL import Image
 
 from edgetok.comparison import Comparison
+from edgetok.conditions import Conditions, Energy, Span
 from edgetok.errors import UsageError
 from edgetok.layers import Layer, LayerTable, NodeTime, Operator, ProfiledRun, operator_table
 from edgetok.limits import Limits, judge, milliseconds
 from edgetok.manifest import Fidelity
 from edgetok.page.html import page
 from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
+from edgetok.roofline import Roof, Roofline, Work
 from edgetok.statistics import quantile, ratio
 from edgetok.timing import Timing, WarmUp
 
 DEMANDED = Limits(max_p99=30, min_cosine=0.99)
-FIGURES = {"figure-latency", "figure-speedup", "figure-tokens", "figure-blocks", "figure-operators"}
+FIGURES = {"figure-latency", "figure-speedup", "figure-tokens", "figure-blocks", "figure-operators"} | {
+    "figure-memory", "figure-roofline"
+}
 VOID = {"meta", "link", "br"}
 OPTIONAL = {"td", "th", "tr", "p"}  # HTML lets their end tags out
 
@@ -36,8 +40,10 @@ def measured(label: str, slower: float, blocks: int) -> Measured:
         label=label,
         model_id="0" * 64,
         runtime={"runtime": "onnxruntime", "version": "1.32.0", "threads": "2"},
-        latency=Latency.of(Timing(times, WarmUp(25, 0.5, steady=True)), batch=1),
-        memory=Memory(peak=200_000_000, before_loading=50_000_000),
+        latency=Latency.of(Timing(times, WarmUp(25, 0.5, steady=True), (0.0, 8.0)), batch=1),
+        memory=Memory(peak=200_000_000, before_loading=50_000_000, timeline=((0.0, 90_000_000), (8.0, 110_000_000))),
+        energy=Energy("INA3221 of the module: VDD_IN", 0.3 * slower, 0.1 * slower, 15.0, 10.0, 80),
+        conditions=Conditions({"cpu-thermal": Span(40.0, 40.0, 55.0, 54.0)}, {"cpu": Span(2000, 1500, 2000, 1500)}, {}),
         layers=table,
         operators=(Operator("MatMul", 72, 12 * slower), Operator("Add", 24, 3 * slower)),
     )
@@ -47,7 +53,9 @@ def made(label: str = "small", blocks: int = 12, limits: Limits = DEMANDED) -> P
     fidelity = (Fidelity(output="logits", cosine=0.97, sqnr_db=12.0, max_abs=0.1, top1=1.0),)
     ours, theirs = measured(label, 1.0, blocks), measured("original", 1.5, blocks)
     rounds = tuple((20.0 + i % 3, 30.0 + i % 2) for i in range(15))
+    roof = Roof(operations=332e9, bandwidth=40e9, source="2 cores x 2596 MHz x 64 a clock")
     return ProfileReport(
+        roofline=Roofline.of("fp32", Work(operations=15_200_000_000, bytes=96_000_000), roof, 98.0),
         command=f"edgetok profile {label}",
         device="x86-cpu",
         environment={"cpu": "Xeon", "packages": {"numpy": "2.0"}, "governors": ["performance"]},

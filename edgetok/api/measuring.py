@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgetok.comparison import Comparison
+    from edgetok.device import Device
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
     from edgetok.report import OnRuntime, ProfileReport
+    from edgetok.roofline import Roofline
     from edgetok.worker import Side
 
     Arrays = dict[str, np.ndarray]
@@ -82,6 +84,8 @@ def profile(
             command=command,
             progress=progress,
         )
+    roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
+    done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
     if all_runtimes:
         found_on = _on_every_runtime(opened, feeds, progress)
         done = replace(done, report=done.report.model_copy(update={"runtimes": found_on}))
@@ -150,6 +154,17 @@ def _on_every_runtime(
             for worker, each, got in zip(workers[1:], compared, outputs[1:], strict=True)
         ),
     )
+
+
+def _roofline(bundle: Bundle, side: Side, arithmetic: Arithmetic, device: Device, measured: float) -> Roofline:
+    """The bundle's least time on the device; what is rounded to int8 is set against the peak of int8."""
+    from edgetok import roofline
+    from edgetok.device import Machine
+
+    in_int8 = bundle.manifest.weights and (arithmetic == "a8" or bundle.manifest.recipe.activations == "int8")
+    precision: roofline.Precision = "int8" if in_int8 else bundle.manifest.recipe.dtype
+    roof = roofline.roof(device, Machine.read(), precision)
+    return roofline.Roofline.of(precision, roofline.work(bundle.model_path, side.batch), roof, measured)
 
 
 def side(

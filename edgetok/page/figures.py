@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable, Operator
 from edgetok.report import Measured
+from edgetok.roofline import Roofline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,6 +111,39 @@ def operators(found: Sequence[Operator]) -> str:
         axes.barh(names, [each.milliseconds for each in found], color=SERIES[0])
         axes.invert_yaxis()
         axes.set(xlabel="ms of a run")
+        return _svg(figure)
+
+
+def memory(sides: Sequence[Measured]) -> str | None:
+    """Resident memory of each side's process while it was measured; None where nothing was read."""
+    if not any(side.memory.timeline for side in sides):
+        return None
+    with _drawing("memory", 1.8) as (figure, (axes,)):
+        for color, side in zip(SERIES, sides, strict=False):
+            seconds, held = zip(*side.memory.timeline, strict=True)
+            axes.plot(seconds, [each / 1e6 for each in held], color=color, label=side.label)
+        axes.set(xlabel="seconds since loading", ylabel="MB resident")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower right")
+        return _svg(figure)
+
+
+def roofline(found: Roofline, milliseconds: float) -> str | None:
+    """The run below the device's peaks, both axes logarithmic; None where no peak is known."""
+    if found.roof is None:
+        return None
+    with _drawing("roofline", 2.6) as (figure, (axes,)):
+        intensity = found.work.operations / found.work.bytes
+        reached, peak = found.work.operations / milliseconds * 1e-6, found.roof.operations / 1e9
+        around = [intensity / 30, intensity * 30]
+        axes.loglog(around, [peak, peak], color=SERIES[1], label=f"{found.precision} peak")
+        if found.roof.bandwidth:
+            slope = [each * found.roof.bandwidth / 1e9 for each in around]
+            axes.loglog(around, slope, color=SERIES[2], label="memory")
+        axes.loglog([intensity], [reached], "o", color=SERIES[0], label="measured")
+        axes.set(xlabel="operations for each byte of weights, inputs and outputs", ylabel="GFLOP/s")
+        axes.set_ylim(reached / 10, peak * 3)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return _svg(figure)
 
 

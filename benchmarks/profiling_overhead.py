@@ -1,0 +1,77 @@
+"""What profiling itself costs: runs of a model with the recorder beside them, and without, in turns.
+
+    pip install edgetok[cpu]
+    PYTHONPATH=. python benchmarks/profiling_overhead.py [--bundle DIR] [--rounds 40]
+
+Without --bundle a model of some 20 ms is exported: four linear layers over 1024 rows. The recorder reads the machine's
+sensors and the process's memory ten times a second, as `edgetok profile` does while it measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+
+def layers(path: Path, width: int = 1024, count: int = 4) -> None:
+    """Write an .onnx file with linear layers."""
+    import onnx_ir as ir
+
+    from edgetok import graph as g
+
+    rng = np.random.default_rng(0)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([width, width]))
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": g.OPSET}, name="layers")
+    op, y = g.Emitter(graph), x
+    for _ in range(count):
+        y = op.Tanh(op.MatMul(y, rng.standard_normal((width, width), np.float32) / np.float32(width**0.5)))
+    y.name = "y"
+    graph.outputs.append(g.typed(y, ir.DataType.FLOAT, [width, width]))
+    ir.save(ir.Model(graph, ir_version=g.IR_VERSION), path)
+
+
+def main() -> None:
+    """Print both medians and their ratio."""
+    from edgetok import api, sensors
+    from edgetok.bundle import open_bundle
+    from edgetok.recorder import Recorder
+    from edgetok.statistics import ratio
+    from edgetok.worker import Worker
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=40)
+    chosen = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        if (bundle := chosen.bundle) is None:
+            layers(Path(folder) / "layers.onnx")
+            bundle = Path(folder) / "bundle"
+            api.export(str(Path(folder) / "layers.onnx"), out=bundle)
+        opened = open_bundle(bundle)
+        pairs = []
+        with Worker(api.side(opened, opened.samples("inputs"))) as worker, sensors.opened() as found:
+            worker.sample(20)
+
+            def bare() -> float:
+                return median(worker.sample(25))
+
+            def recorded() -> float:
+                with Recorder(found) as recorder:
+                    recorder.watch(worker.pid)
+                    return median(worker.sample(25))
+
+            for turn in range(chosen.rounds):
+                first, second = (bare, recorded) if turn % 2 else (recorded, bare)
+                one, other = first(), second()
+                pairs.append((other, one) if turn % 2 else (one, other))  # (recorded, bare)
+    print(f"sensors: {', '.join(sensor.name for sensor in found) or 'none but memory'}")
+    print(f"alone {median(b for _, b in pairs):.2f} ms, recorded {median(r for r, _ in pairs):.2f} ms")
+    print(f"recorded takes {ratio(pairs)} times as long, {len(pairs)} rounds of 25 runs")
+
+
+if __name__ == "__main__":
+    main()
