@@ -1,0 +1,97 @@
+"""The operators on NVIDIA GPUs: Triton kernels, one operator per file, named as the operator is.
+
+A file ends with `launches`, which says what is launched for given tensors, and `run`, which takes what the operator's
+`reference` takes. Every launch is one kernel, so that it can be compiled ahead of time (`ptx`) and launched by anything
+that knows the driver. Triton's interpreter (TRITON_INTERPRET=1) runs the same kernels on a CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# The PTX version that each compute capability's oldest supported driver reads: CUDA 12.6 (JetPack 6) up to 9.0, CUDA
+# 12.8 for the first Blackwells, CUDA 13 for Thor.
+PTX = {75: 85, 80: 85, 86: 85, 87: 85, 89: 85, 90: 85, 100: 87, 110: 90, 120: 87}
+TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int64": "i64", "int32": "i32", "uint8": "u8"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel on its way to the device.
+
+    Attributes:
+        kernel: the Triton function.
+        grid: how many programs, along up to three axes.
+        arguments: tensors and numbers by the names of the kernel's parameters, in their order.
+        constants: what the kernel is compiled for.
+        warps: of 32 threads in a program.
+        stages: of the pipeline that loads ahead.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, torch.Tensor | int | float]
+    constants: dict[str, int | float]
+    warps: int = 4
+    stages: int = 2
+
+    def __call__(self) -> None:
+        """Put it on the current stream."""
+        if all(self.grid):
+            self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages)
+
+    def ptx(self, sm: int) -> str:
+        """The kernel as PTX for a compute capability of `PTX`, such as 87 for 8.7; no GPU is needed."""
+        from triton import compile
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        signature = {name: _type(value) for name, value in self.arguments.items()}
+        source = ASTSource(
+            self.kernel, signature | dict.fromkeys(self.constants, "constexpr"),
+            {(self.kernel.arg_names.index(name),): value for name, value in self.constants.items()},
+        )  # fmt: skip
+        options = {"num_warps": self.warps, "num_stages": self.stages, "ptx_version": PTX[sm]}
+        return str(compile(source, target=GPUTarget("cuda", sm, 32), options=options).asm["ptx"])
+
+
+def names() -> list[str]:
+    """The operators that have kernels; nothing is imported."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The kernels of an operator."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def run(name: str) -> Callable[..., Any]:
+    """An operator as a function of tensors on a GPU, with the parameters of its `reference`."""
+    function: Callable[..., Any] = load(name).run
+    return function
+
+
+def power_of_two(size: int, least: int = 16) -> int:
+    """The smallest power of two that holds so many, at least what tl.dot takes."""
+    return max(least, 1 << max(0, size - 1).bit_length())
+
+
+def tiles(size: int, tile: int) -> int:
+    """How many tiles cover so many."""
+    return -(-size // tile)
+
+
+def _type(value: torch.Tensor | int | float) -> str:
+    if isinstance(value, int):
+        return "i32"
+    if isinstance(value, float):
+        return "fp32"
+    return "*" + TYPES[str(value.dtype).removeprefix("torch.")]
