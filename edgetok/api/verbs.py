@@ -301,6 +301,6 @@ class Model:
 def resolve_device(name: str) -> Device:
     """The profile of a device, which must fit this machine; "cpu" is whichever does."""
     from edgetok import devices
-    from edgetok.device import resolve
+    from edgetok.machine import resolve
 
     return resolve(name, devices.load_all())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def command(json: Json = False, verbose: Verbose = False) -> Answer:
     """List the devices that edgetok knows, and which of them this machine is."""
     from edgetok import devices
-    from edgetok.device import Machine, here
+    from edgetok.machine import Machine, here
 
     known, machine = devices.load_all(), Machine.read()
     matching = here(known, machine)
