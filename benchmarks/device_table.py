@@ -16,13 +16,13 @@ HEAD = """# Devices
 Written by benchmarks/device_table.py from `devices/*.toml`.
 
 A device is a file of facts; every table of numbers in it has its source and how far to trust it: `published` by the
-maker, `quoted` from the maker by others, `measured`, `derived` by a rule, or `uncertain`. What no source gives is left out.
+maker, `quoted` from the maker by others, `measured`, `derived` by a rule, or `uncertain`. What no source gives is left
+out: the clocks of Thor's 70 and 90 W, the modes of AGX Orin Industrial but one, IGX Orin and IGX Thor as a whole.
 `edgetok devices NAME` shows one with its sources and its power modes, `edgetok devices orin` lists those whose names or
-titles have the word. None of these devices was run on, but for the x86-64 processors of the tests and what is said to be
-measured.
+titles have the word. What is said to be measured was measured; otherwise only x86-64 processors were run on.
 
-`--on auto` takes the profile of the machine it runs on: the board's; the graphics card's where the runtime computes there;
-the processor's otherwise. `--on NAME` is refused on any other machine. `edgetok lint --for NAME` and
+`--on auto` takes the profile of the machine it runs on: the board's; the graphics card's where the runtime computes
+there; the processor's otherwise. `--on NAME` is refused on any other machine. `edgetok lint --for NAME` and
 `edgetok export --for NAME` ask for any device, from anywhere.
 
 Peaks are dense, in the power mode that the device ships in: units x clock x operations per clock. NVIDIA's figure on a

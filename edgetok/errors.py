@@ -32,6 +32,9 @@ class UsageError(EdgetokError):
     exit_code = 2
 
 
+_LISTED = 40  # names in a message
+
+
 class UnknownName(UsageError):
     """A name that does not exist, with the near ones.
 
@@ -44,7 +47,11 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
         near = get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
+        if not near:  # "orin-nx" for "jetson-orin-nx-8gb-jp72"; the last ones are the newest
+            near = [each for each in reversed(known) if all(part in each.split("-") for part in name.split("-"))][:3]
+        more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+        told = f"known: {', '.join(known if not more else known[:_LISTED])}{more}"
+        hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else told
         super().__init__(f"no {kind} {name!r}: {hint}")
 
 

@@ -1,8 +1,8 @@
 """Device profiles: sources, peaks, and which machine is which. tests/data/machines holds small file systems.
 
 Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those
-of the board under JetPack 6 serve for 7.2 too), the Raspberry Pi's compatible strings are the kernel's. The files of the
-H200 were recorded on one (driver 580.159.04), its serial number left out; the rest is written in the kernel's and the
+of the board under JetPack 6 serve for 7.2 too), the Raspberry Pi's compatible strings are the kernel's. The files of
+the H200 were recorded on one (driver 580.159.04), its UUID left out; the rest is written in the kernel's and the
 driver's format.
 """
 

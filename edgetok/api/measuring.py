@@ -52,7 +52,7 @@ def profile(
         against: another bundle, or a source, which is exported without reduction first.
         input: a picture, recording, text or .npz file to measure with, instead of the bundle's first sample; a picture
             is shown with what became of its tokens.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         out: a new folder for report.html, report.json, layers.csv and trace.json.
         force: write into a folder that exists.
         effort: how long it may take.
@@ -66,7 +66,7 @@ def profile(
     from edgetok import profiling, report
     from edgetok.fingerprint import environment
 
-    found = resolve_device(device)
+    found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
     feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))

@@ -168,7 +168,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         expected_id: insist on this bundle: the first eight or more digits of its id.
         arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
         runtime: "onnxruntime" or "openvino".
@@ -180,7 +180,7 @@ def load(
     """
     bundle = open_bundle(Path(path), expected_id)
     check_arithmetic(bundle, arithmetic, runtime)
-    return Model(bundle, resolve_device(device), arithmetic, runtime)
+    return Model(bundle, resolve_device(device, runtime), arithmetic, runtime)
 
 
 def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic, runtime: str = "onnxruntime") -> None:
@@ -298,9 +298,9 @@ class Model:
             self._runtime = None
 
 
-def resolve_device(name: str) -> Device:
-    """The profile of a device, which must fit this machine; "cpu" is whichever does."""
+def resolve_device(name: str, runtime: str = "onnxruntime") -> Device:
+    """The profile of a device, which must fit this machine; "cpu" and "auto" are whichever does."""
     from edgetok import devices
     from edgetok.machine import resolve
 
-    return resolve(name, devices.load_all())
+    return resolve(name, devices.load_all(), runtime=runtime)
