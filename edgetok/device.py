@@ -6,6 +6,7 @@ names its `source` and how far to trust it; the loader refuses a table that does
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -154,6 +155,20 @@ class Device(_Table):
     def offered(self) -> set[str]:
         """Names of the runtimes that can be installed there."""
         return {offer.name for offer in self.runtimes}
+
+    def lacks(self, precision: str, what: str, kinds: Iterable[str]) -> tuple[str, list[str]] | None:
+        """Why a precision is not to be had there, and which of other kinds are; None where it is.
+
+        Args:
+            precision: "fp4", or a description of what no precision is.
+            what: of which things, as in "weights".
+            kinds: what may stand in its place.
+        """
+        if precision in self.precisions:
+            return None
+        known = [kind for kind in kinds if kind in self.precisions]
+        missing = f"{precision} {what}".rstrip()
+        return f"{self.name} has no {missing}: it has {', '.join(known) or 'none of few bits'}", known
 
     def peak(self, precision: Peak, mode: str | None = None) -> float | None:
         """Dense operations per second in a power mode: units x clock x operations per clock."""

@@ -32,7 +32,7 @@ class UsageError(EdgetokError):
     exit_code = 2
 
 
-_LISTED = 40  # names in a message
+_NEAR, _LISTED = 12, 40  # names in a message
 
 
 class UnknownName(UsageError):
@@ -46,9 +46,9 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
-        near = get_close_matches(name, known, n=3, cutoff=0.6)
-        if not near:  # "orin-nx" for "jetson-orin-nx-8gb-jp72"; the last ones are the newest
-            near = [each for each in reversed(known) if all(part in each.split("-") for part in name.split("-"))][:3]
+        near = [each for each in known if set(name.split("-")) <= set(each.split("-"))]  # orin-nx: jetson-orin-nx-16gb
+        if not 0 < len(near) <= _NEAR:
+            near = get_close_matches(name, known, n=3, cutoff=0.6)
         more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
         told = f"known: {', '.join(known if not more else known[:_LISTED])}{more}"
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else told

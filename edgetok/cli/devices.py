@@ -105,7 +105,7 @@ def _show_modes(device: Device, console: Console) -> None:
             f"{mode.mhz:g}",
             f"{mode.bandwidth_gbs:g}",
             "" if mode.cpu_cores is None else f"{mode.cpu_cores}{clock}",
-            ", ".join(f"{name} {peak * 1e-12:.3g}" for name, peak in peaks if peak),
+            ", ".join(f"{name} {peak * 1e-12:.4g}" for name, peak in peaks if peak),
         )
     console.print(made)
     for source, modes in groupby(sorted(device.modes, key=_source), key=_source):
