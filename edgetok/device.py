@@ -18,6 +18,7 @@ Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"
 Peak = Literal["fp32", "fp16", "int8", "fp8", "fp4"]
 # From the maker's own document; such a figure as others give it; measured; computed by a rule; sources differ, or few.
 Confidence = Literal["published", "quoted", "measured", "derived", "uncertain"]
+ON_GPU = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")  # the runtimes that compute there
 _VERSION = r"^\d+\.\d+(\.\d+)*$"
 
 
@@ -166,7 +167,7 @@ class Device(_Table):
         """
         if precision in self.precisions:
             return None
-        known = [kind for kind in kinds if kind in self.precisions]
+        known = [str(kind) for kind in kinds if kind in self.precisions]
         missing = f"{precision} {what}".rstrip()
         return f"{self.name} has no {missing}: it has {', '.join(known) or 'none of few bits'}", known
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import device_table
 from edgetok import device as device_module
 from edgetok import devices
+from edgetok import machine as machine_module
 from edgetok.device import Device, Sourced, version_key
 from edgetok.errors import DeviceError, UnknownName
 from edgetok.machine import Machine, here, resolve
@@ -142,3 +143,85 @@ def test_versions_compare_by_number():
 
 def test_the_page_is_current():
     assert device_table.PAGE.read_text(encoding="utf-8") == device_table.page()
+
+
+@pytest.mark.parametrize(
+    ("machine", "runtime", "name"),
+    [
+        ("orin-nano-jp62", "onnxruntime", "jetson-orin-nano-jp62"),
+        ("orin-nano-jp72", "tensorrt", "jetson-orin-nano-jp72"),
+        ("orin-nano-jp72", "openvino", "cortex-a78ae"),
+        ("raspberry-pi-5", "onnxruntime", "raspberry-pi-5"),
+        ("rtx-4090", "onnxruntime", "x86-cpu"),  # which does not compute on the card
+        ("rtx-4090", "tensorrt-rtx", "rtx-4090"),
+        ("h200", "tensorrt", "h200-sxm"),
+        ("h200", "onnxruntime", "x86-cpu"),
+    ],
+)
+def test_auto_is_what_computes_on_this_machine(machine, runtime, name):
+    assert resolve("auto", EVERY, Machine.read(MACHINES / machine), runtime).name == name
+
+
+@pytest.mark.parametrize(
+    ("compatible", "l4t", "name"),  # compatible strings are those of the kernel's device trees
+    [
+        ("nvidia,p3768-0000+p3767-0000-super nvidia,p3767-0000 nvidia,tegra234", "36.4.4", "jetson-orin-nx-16gb-jp62"),
+        ("nvidia,p3737-0000+p3701-0005 nvidia,p3701-0005 nvidia,tegra234", "35.4.1", "jetson-agx-orin-64gb-jp51"),
+        ("nvidia,p4071-0000+p3834-0008 nvidia,p3834-0008 nvidia,tegra264", "38.2.0", "jetson-thor-t5000-jp70"),
+        ("nvidia,p3509-0000+p3668-0001 nvidia,tegra194", "32.7.4", "jetson-xavier-nx-jp46"),
+        ("nvidia,p2972-0000 nvidia,tegra194", "35.3.1", "jetson-agx-xavier-jp51"),
+        ("nvidia,p3450-0000 nvidia,tegra210", "32.7.1", "jetson-nano-jp46"),
+    ],
+)
+def test_every_family_of_jetson_is_recognised(compatible, l4t, name):
+    machine = Machine(arch="aarch64", cpu="", compatible=tuple(compatible.split()), l4t=l4t)
+    assert resolve("auto", EVERY, machine, "tensorrt").name == name
+    assert resolve("cpu", EVERY, machine).name == "aarch64-cpu"
+
+
+def test_no_two_boards_or_cards_are_the_same_machine():
+    """A module under one release of Jetson Linux, or a card of one name, has one profile."""
+    seen = {}
+    for device in EVERY:
+        asked = device.recognise
+        for key in [(each, l4t) for each in asked.compatible for l4t in asked.l4t] + list(asked.gpus):
+            assert seen.setdefault(key, device.name) == device.name
+
+
+@pytest.mark.parametrize("answer", ["NVIDIA H200\n", None])
+def test_cards_that_only_nvidia_smi_names(answer, monkeypatch, tmp_path):
+    """Its answer is that of the recorded H200; a machine without the program has no cards."""
+    program = tmp_path / "smi"
+    if answer:
+        program.write_text(f"#!/bin/sh\nprintf '{answer}'")
+        program.chmod(0o755)
+    monkeypatch.setattr(machine_module, "NVIDIA_SMI", (str(program),))
+    monkeypatch.setattr(machine_module, "_in_driver", lambda root: ())
+    assert Machine.read().gpus == (("NVIDIA H200",) if answer else ())
+
+
+PLAUSIBLE = {"fp32": (0.1e12, 120e12), "fp16": (0.2e12, 1000e12), "int8": (1e12, 2000e12), "fp8": (10e12, 2000e12)}
+
+
+@pytest.mark.parametrize("device", [d for d in EVERY if d.kind == "gpu"], ids=lambda d: d.name)
+def test_facts_are_in_their_units(device):
+    """T/s, GB, GB/s, MHz: a slip by a thousand, or of bits for bytes, is out of these ranges."""
+    assert device.sm and device.modes
+    assert [mode.default for mode in device.modes].count(True) == 1
+    assert device.memory is None or 2 <= device.memory.gigabytes <= 192
+    for mode in device.modes:
+        assert 300 <= mode.mhz <= 3000 and 1 <= mode.units <= 200 and 20 <= mode.bandwidth_gbs <= 8000
+        assert mode.cpu_mhz is None or 600 <= mode.cpu_mhz <= 3000
+        for precision, (least, most) in PLAUSIBLE.items():
+            assert (peak := device.peak(precision, mode.name)) is None or least <= peak <= most
+    for precision in ("int8", "fp8", "fp4"):  # a rate for what it computes with, and for nothing else
+        assert (getattr(device.compute[0], precision) is not None) == (precision in device.precisions)
+
+
+def test_the_rows_of_the_research_that_surprise():
+    """AGX Orin 64 GB ships at a fourteenth of the TOPS on its box; Orin NX at 25 W computes a third more than at 15."""
+    agx = devices.load("jetson-agx-orin-64gb-jp62")
+    assert agx.peak("int8") / 1e12 == pytest.approx(20.1, abs=0.1)
+    nx = devices.load("jetson-orin-nx-16gb-jp61")
+    assert nx.peak("int8", "25W") / nx.peak("int8", "15W") == pytest.approx(1.33, abs=0.01)
+    assert devices.load("jetson-thor-t5000-jp72").peak("fp4", "MAXN") / 1e12 == pytest.approx(1032, abs=1)
