@@ -32,7 +32,7 @@ def command(
 
     known, machine = devices.load_all(), Machine.read()
     matching = here(known, machine)
-    words = [word.lower() for word in query or ()]
+    words = " ".join(query or ()).lower().split()
     exact = [device for device in known if words == [device.name]]
     found = exact or [each for each in known if all(word in f"{each.name} {each.title}".lower() for word in words)]
     if not found:
