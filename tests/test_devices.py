@@ -1,9 +1,9 @@
 """Device profiles: sources, peaks, and which machine is which. tests/data/machines holds small file systems.
 
 Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those
-of the board under JetPack 6 serve for 7.2 too), the Raspberry Pi's compatible strings are the kernel's. The files of
-the H200 were recorded on one (driver 580.159.04), its UUID left out; the rest is written in the kernel's and the
-driver's format.
+of the board under JetPack 6 serve for 7.2 too), so are the release lines of Thor and AGX Orin; their compatible strings
+and the Raspberry Pi's are those of the kernel's device trees. The files of the H200 were recorded on one (driver
+580.159.04), its UUID left out; the rest is written in the kernel's and the driver's format.
 """
 
 from pathlib import Path
@@ -25,6 +25,8 @@ MATCHES = {
     "orin-nano-jp72": ["aarch64-cpu", "cortex-a78ae", "jetson-orin-nano-jp72"],
     "rtx-4090": ["rtx-4090", "x86-cpu"],
     "raspberry-pi-5": ["aarch64-cpu", "raspberry-pi-5"],
+    "thor-jp70": ["aarch64-cpu", "jetson-thor-t5000-jp70"],
+    "agx-orin-jp51": ["aarch64-cpu", "cortex-a78ae", "jetson-agx-orin-64gb-jp51"],
     "h200": ["h200-sxm", "x86-cpu"],
 }
 
@@ -60,7 +62,12 @@ def test_another_jetpack_is_another_device(tmp_path):
 
 @pytest.mark.parametrize(
     ("machine", "name"),
-    [("orin-nano-jp62", "cortex-a78ae"), ("raspberry-pi-5", "raspberry-pi-5"), ("rtx-4090", "x86-cpu")],
+    [
+        ("orin-nano-jp62", "cortex-a78ae"),
+        ("raspberry-pi-5", "raspberry-pi-5"),
+        ("thor-jp70", "aarch64-cpu"),
+        ("rtx-4090", "x86-cpu"),
+    ],
 )
 def test_cpu_is_the_processor_of_this_machine(machine, name):
     assert resolve("cpu", EVERY, Machine.read(MACHINES / machine)).name == name
@@ -151,6 +158,9 @@ def test_the_page_is_current():
         ("orin-nano-jp62", "onnxruntime", "jetson-orin-nano-jp62"),
         ("orin-nano-jp72", "tensorrt", "jetson-orin-nano-jp72"),
         ("orin-nano-jp72", "openvino", "cortex-a78ae"),
+        ("thor-jp70", "onnxruntime", "jetson-thor-t5000-jp70"),
+        ("thor-jp70", "openvino", "aarch64-cpu"),
+        ("agx-orin-jp51", "tensorrt", "jetson-agx-orin-64gb-jp51"),
         ("raspberry-pi-5", "onnxruntime", "raspberry-pi-5"),
         ("rtx-4090", "onnxruntime", "x86-cpu"),  # which does not compute on the card
         ("rtx-4090", "tensorrt-rtx", "rtx-4090"),
