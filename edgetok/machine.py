@@ -110,9 +110,9 @@ def resolve(
     return known[name]
 
 
-def _closeness(device: Device) -> tuple[bool, int]:
-    """A board or card before its processor; of these, the profile that asks for more."""
-    return device.kind == "gpu", len(device.recognise.model_dump(exclude_defaults=True))
+def _closeness(device: Device) -> int:
+    """How much of a machine a profile asks for: a board's more than its processor's, that more than any processor's."""
+    return len(device.recognise.model_dump(exclude_defaults=True))
 
 
 def _in_driver(root: Path) -> tuple[str, ...]:
