@@ -16,7 +16,9 @@ from edgetok import devices
 from edgetok import machine as machine_module
 from edgetok.device import Device, Sourced, version_key
 from edgetok.errors import DeviceError, UnknownName
+from edgetok.fingerprint import cores_available
 from edgetok.machine import Machine, here, resolve
+from edgetok.roofline import roof
 
 MACHINES = Path(__file__).parent / "data" / "machines"
 EVERY = devices.load_all()
@@ -235,3 +237,13 @@ def test_the_rows_of_the_research_that_surprise():
     nx = devices.load("jetson-orin-nx-16gb-jp61")
     assert nx.peak("int8", "25W") / nx.peak("int8", "15W") == pytest.approx(1.33, abs=0.01)
     assert devices.load("jetson-thor-t5000-jp72").peak("fp4", "MAXN") / 1e12 == pytest.approx(1032, abs=1)
+
+
+def test_the_roof_of_a_processor_with_a_profile_of_its_own(tmp_path):
+    """Its live clock and cores, and the profile's bandwidth: nvpmodel is a Jetson's."""
+    governor = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    governor.mkdir(parents=True)
+    (governor / "scaling_max_freq").write_text("1500000\n")
+    found = roof(devices.load("raspberry-pi-5"), Machine.read(MACHINES / "raspberry-pi-5"), "int8", tmp_path)
+    assert found.bandwidth == pytest.approx(17.1e9)
+    assert found.operations == cores_available(tmp_path) * 1500e6 * 64
