@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetok import native
 from edgetok.cache import cache_folder
-from edgetok.device import Device, Machine, here
+from edgetok.device import Device
+from edgetok.machine import Machine, here
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -32,6 +32,9 @@ class UsageError(EdgetokError):
     exit_code = 2
 
 
+_NEAR, _LISTED = 12, 40  # names in a message
+
+
 class UnknownName(UsageError):
     """A name that does not exist, with the near ones.
 
@@ -43,8 +46,12 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
-        near = get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
+        near = [each for each in known if set(name.split("-")) <= set(each.split("-"))]  # orin-nx: jetson-orin-nx-16gb
+        if not 0 < len(near) <= _NEAR:
+            near = get_close_matches(name, known, n=3, cutoff=0.6)
+        more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+        told = f"known: {', '.join(known if not more else known[:_LISTED])}{more}"
+        hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else told
         super().__init__(f"no {kind} {name!r}: {hint}")
 
 

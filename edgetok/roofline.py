@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgetok.device import Compute, Device, Machine
+    from edgetok.device import Compute, Device
+    from edgetok.machine import Machine
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
@@ -118,7 +119,7 @@ def roof(device: Device, machine: Machine, precision: Precision, root: Path = Pa
     fitting = [compute for compute in device.compute if set(compute.needs) <= machine.flags]
     if not fitting or (per_clock := getattr(fitting[-1], precision)) is None:
         return None
-    if device.modes:
+    if device.kind == "gpu" and device.modes:
         number = live_mode(root)
         live = next((mode for mode in device.modes if number is not None and mode.id == number), None)
         mode = live or device.mode()
@@ -127,7 +128,8 @@ def roof(device: Device, machine: Machine, precision: Precision, root: Path = Pa
         return Roof(
             mode.units * mode.mhz * 1e6 * per_clock, mode.bandwidth_gbs * 1e9 or None, f"{clock}: {mode.name}, {which}"
         )
-    return _processor(fitting[-1], per_clock, root)
+    bandwidth = device.mode().bandwidth_gbs * 1e9 if device.modes else None
+    return _processor(fitting[-1], per_clock, bandwidth, root)
 
 
 def live_mode(root: Path = Path("/")) -> int | None:
@@ -139,7 +141,7 @@ def live_mode(root: Path = Path("/")) -> int | None:
     return int(found[1]) if found else None
 
 
-def _processor(compute: Compute, per_clock: int, root: Path) -> Roof | None:
+def _processor(compute: Compute, per_clock: int, bandwidth: float | None, root: Path) -> Roof | None:
     from edgetok.fingerprint import cores_available, environment
 
     info = (root / "proc/cpuinfo").read_text() if (root / "proc/cpuinfo").exists() else ""
@@ -149,6 +151,6 @@ def _processor(compute: Compute, per_clock: int, root: Path) -> Roof | None:
         return None
     cores = cores_available(root)
     return Roof(
-        cores * mhz * 1e6 * per_clock, None,
+        cores * mhz * 1e6 * per_clock, bandwidth,
         f"{cores} cores x {mhz:.0f} MHz x {per_clock} a clock ({compute.source}); two that share a core reach half",
     )  # fmt: skip

@@ -205,7 +205,7 @@ def test_options_that_do_not_exist(refused: Refused, command: str, says: str) ->
     ("command", "says"),
     [
         ("export zoo:minilm2 -o out", "no zoo model 'minilm2': did you mean 'minilm'?"),
-        ("lint model.onnx --for rtx4090", "no device 'rtx4090': did you mean 'rtx-4090'?"),
+        ("lint model.onnx --for rtx4090", "no device 'rtx4090': did you mean 'rtx-4090' or 'rtx-5090' or 'rtx-4060'?"),
     ],
 )
 def test_names_that_do_not_exist(refused: Refused, command: str, says: str) -> None:
@@ -218,7 +218,7 @@ def test_a_device_that_is_not_this_machine(refused: Refused, ready: Path, comman
     assert told.startswith("'rtx-4090' is not this machine: this machine is ")
     assert "run it there, or choose one that matches" in told
     told = refused(command, ready, "--on", "rtx-409", code=2, kind="UnknownName")
-    assert told == "no device 'rtx-409': did you mean 'rtx-4090'?"
+    assert told == "no device 'rtx-409': did you mean 'rtx-4090' or 'rtx-5090' or 'rtx-4060'?"
 
 
 @pytest.mark.parametrize("command", ["run", "profile", "inspect"])

@@ -200,6 +200,18 @@ def test_devices(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["name"] for each in answer(capsys, "devices")["devices"]] == devices.names()
 
 
+def test_devices_are_searched_and_one_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [each["name"] for each in answer(capsys, "devices", "orin", "nx", "16")["devices"]]
+    assert found == [f"jetson-orin-nx-16gb-jp{jetpack}" for jetpack in (51, 60, 61, 62, 72)]
+    (one,) = answer(capsys, "devices", "h200-sxm")["devices"]
+    assert (one["sm"], one["memory"]["gigabytes"], one["memory"]["confidence"]) == ("9.0", 141, "quoted")
+    assert cli.main(["devices", "jetson-orin-nx-16gb-jp62"]) == 0
+    shown = capsys.readouterr().out
+    assert "DS-10712-001" in shown and "40W (as shipped)" in shown and "int8 38.4" in shown
+    assert cli.main(["devices", "orin", "nano", "17gb"]) == 2
+    assert "no device 'orin nano 17gb'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["techniques", "devices"])
 def test_tables_fit_a_terminal(command: str) -> None:
     """80 columns, in a real terminal."""

@@ -1,17 +1,24 @@
 """Device profiles: sources, peaks, and which machine is which. tests/data/machines holds small file systems.
 
 Release lines, part number, board model and compatible strings of the Orin Nano are as published from real boards (those
-of the board under JetPack 6 serve for 7.2 too); the rest is written in the kernel's and the driver's format.
+of the board under JetPack 6 serve for 7.2 too), so are the release lines of Thor and AGX Orin; their compatible strings
+and the Raspberry Pi's are those of the kernel's device trees. The files of the H200 were recorded on one (driver
+580.159.04), its UUID left out; the rest is written in the kernel's and the driver's format.
 """
 
 from pathlib import Path
 
 import pytest
 
+from benchmarks import device_table
 from edgetok import device as device_module
 from edgetok import devices
-from edgetok.device import Device, Machine, Sourced, here, resolve, version_key
+from edgetok import machine as machine_module
+from edgetok.device import Device, Sourced, version_key
 from edgetok.errors import DeviceError, UnknownName
+from edgetok.fingerprint import cores_available
+from edgetok.machine import Machine, here, resolve
+from edgetok.roofline import roof
 
 MACHINES = Path(__file__).parent / "data" / "machines"
 EVERY = devices.load_all()
@@ -19,15 +26,16 @@ MATCHES = {
     "orin-nano-jp62": ["aarch64-cpu", "cortex-a78ae", "jetson-orin-nano-jp62"],
     "orin-nano-jp72": ["aarch64-cpu", "cortex-a78ae", "jetson-orin-nano-jp72"],
     "rtx-4090": ["rtx-4090", "x86-cpu"],
-    "raspberry-pi-5": ["aarch64-cpu"],
+    "raspberry-pi-5": ["aarch64-cpu", "raspberry-pi-5"],
+    "thor-jp70": ["aarch64-cpu", "jetson-thor-t5000-jp70"],
+    "agx-orin-jp51": ["aarch64-cpu", "cortex-a78ae", "jetson-agx-orin-64gb-jp51"],
+    "h200": ["h200-sxm", "x86-cpu"],
 }
 
 
 def test_names_are_the_files():
-    assert devices.names() == [
-        "aarch64-cpu", "cortex-a78ae", "jetson-orin-nano-jp62", "jetson-orin-nano-jp72", "rtx-4090", "x86-cpu",
-    ]  # fmt: skip
-    with pytest.raises(UnknownName, match="no device 'rtx4090': did you mean 'rtx-4090'?"):
+    assert devices.names() == sorted(path.stem for path in Path(devices.__file__).parent.glob("*.toml"))
+    with pytest.raises(UnknownName, match="no device 'rtx4090': did you mean 'rtx-4090'"):
         devices.load("rtx4090")
 
 
@@ -51,12 +59,17 @@ def test_another_jetpack_is_another_device(tmp_path):
     jetson = Machine.read(MACHINES / "orin-nano-jp62")
     profile = devices.load("jetson-orin-nano-jp62")
     for release, fits in (("36.5.0", True), ("36.5", True), ("36.4.7", True), ("36.4.0", False), ("36.50", False)):
-        assert profile.matches(Machine(**{**vars(jetson), "l4t": release})) is fits
+        assert Machine(**{**vars(jetson), "l4t": release}).is_a(profile) is fits
 
 
 @pytest.mark.parametrize(
     ("machine", "name"),
-    [("orin-nano-jp62", "cortex-a78ae"), ("raspberry-pi-5", "aarch64-cpu"), ("rtx-4090", "x86-cpu")],
+    [
+        ("orin-nano-jp62", "cortex-a78ae"),
+        ("raspberry-pi-5", "raspberry-pi-5"),
+        ("thor-jp70", "aarch64-cpu"),
+        ("rtx-4090", "x86-cpu"),
+    ],
 )
 def test_cpu_is_the_processor_of_this_machine(machine, name):
     assert resolve("cpu", EVERY, Machine.read(MACHINES / machine)).name == name
@@ -76,7 +89,7 @@ def test_a_device_that_is_not_this_machine_is_refused():
         resolve("jetson-orin-nano-jp62", EVERY, Machine.read(MACHINES / "orin-nano-jp72"))
     assert str(error.value).startswith("'jetson-orin-nano-jp62' is not this machine: this machine is aarch64")
     assert "profiles that match it: aarch64-cpu, cortex-a78ae, jetson-orin-nano-jp72; run it there" in str(error.value)
-    with pytest.raises(UnknownName, match="did you mean 'jetson-orin-nano-jp72' or 'jetson-orin-nano-jp62'"):
+    with pytest.raises(UnknownName, match="did you mean .*'jetson-orin-nano-jp62' or 'jetson-orin-nano-jp72'"):
         resolve("jetson-orin-nano", EVERY, Machine.read(MACHINES / "orin-nano-jp62"))
 
 
@@ -135,3 +148,102 @@ def test_a_profile_that_is_refused(edit, message, tmp_path):
 
 def test_versions_compare_by_number():
     assert version_key("10.3.0") == version_key("10.3") < version_key("10.14") < version_key("11.0")
+
+
+def test_the_page_is_current():
+    assert device_table.PAGE.read_text(encoding="utf-8") == device_table.page()
+
+
+@pytest.mark.parametrize(
+    ("machine", "runtime", "name"),
+    [
+        ("orin-nano-jp62", "onnxruntime", "jetson-orin-nano-jp62"),
+        ("orin-nano-jp72", "tensorrt", "jetson-orin-nano-jp72"),
+        ("orin-nano-jp72", "openvino", "cortex-a78ae"),
+        ("thor-jp70", "onnxruntime", "jetson-thor-t5000-jp70"),
+        ("thor-jp70", "openvino", "aarch64-cpu"),
+        ("agx-orin-jp51", "tensorrt", "jetson-agx-orin-64gb-jp51"),
+        ("raspberry-pi-5", "onnxruntime", "raspberry-pi-5"),
+        ("rtx-4090", "onnxruntime", "x86-cpu"),  # which does not compute on the card
+        ("rtx-4090", "tensorrt-rtx", "rtx-4090"),
+        ("h200", "tensorrt", "h200-sxm"),
+        ("h200", "onnxruntime", "x86-cpu"),
+    ],
+)
+def test_auto_is_what_computes_on_this_machine(machine, runtime, name):
+    assert resolve("auto", EVERY, Machine.read(MACHINES / machine), runtime).name == name
+
+
+@pytest.mark.parametrize(
+    ("compatible", "l4t", "name"),  # compatible strings are those of the kernel's device trees
+    [
+        ("nvidia,p3768-0000+p3767-0000-super nvidia,p3767-0000 nvidia,tegra234", "36.4.4", "jetson-orin-nx-16gb-jp62"),
+        ("nvidia,p3737-0000+p3701-0005 nvidia,p3701-0005 nvidia,tegra234", "35.4.1", "jetson-agx-orin-64gb-jp51"),
+        ("nvidia,p4071-0000+p3834-0008 nvidia,p3834-0008 nvidia,tegra264", "38.2.0", "jetson-thor-t5000-jp70"),
+        ("nvidia,p3509-0000+p3668-0001 nvidia,tegra194", "32.7.4", "jetson-xavier-nx-jp46"),
+        ("nvidia,p2972-0000 nvidia,tegra194", "35.3.1", "jetson-agx-xavier-jp51"),
+        ("nvidia,p3450-0000 nvidia,tegra210", "32.7.1", "jetson-nano-jp46"),
+    ],
+)
+def test_every_family_of_jetson_is_recognised(compatible, l4t, name):
+    machine = Machine(arch="aarch64", cpu="", compatible=tuple(compatible.split()), l4t=l4t)
+    assert resolve("auto", EVERY, machine, "tensorrt").name == name
+    assert resolve("cpu", EVERY, machine).name == "aarch64-cpu"
+
+
+def test_no_two_boards_or_cards_are_the_same_machine():
+    """A module under one release of Jetson Linux, or a card of one name, has one profile."""
+    seen = {}
+    for device in EVERY:
+        asked = device.recognise
+        for key in [(each, l4t) for each in asked.compatible for l4t in asked.l4t] + list(asked.gpus):
+            assert seen.setdefault(key, device.name) == device.name
+
+
+@pytest.mark.parametrize("answer", ["NVIDIA H200\n", None])
+def test_cards_that_only_nvidia_smi_names(answer, monkeypatch, tmp_path):
+    """Its answer is that of the recorded H200; a machine without the program has no cards."""
+    program = tmp_path / "smi"
+    if answer:
+        program.write_text(f"#!/bin/sh\nprintf '{answer}'")
+        program.chmod(0o755)
+    monkeypatch.setattr(machine_module, "NVIDIA_SMI", (str(program),))
+    monkeypatch.setattr(machine_module, "_in_driver", lambda root: ())
+    assert Machine.read().gpus == (("NVIDIA H200",) if answer else ())
+
+
+PLAUSIBLE = {"fp32": (0.1e12, 120e12), "fp16": (0.2e12, 1000e12), "int8": (1e12, 2000e12), "fp8": (10e12, 2000e12)}
+
+
+@pytest.mark.parametrize("device", [d for d in EVERY if d.kind == "gpu"], ids=lambda d: d.name)
+def test_facts_are_in_their_units(device):
+    """T/s, GB, GB/s, MHz: a slip by a thousand, or of bits for bytes, is out of these ranges."""
+    assert device.sm and device.modes
+    assert [mode.default for mode in device.modes].count(True) == 1
+    assert device.memory is None or 2 <= device.memory.gigabytes <= 192
+    for mode in device.modes:
+        assert 300 <= mode.mhz <= 3000 and 1 <= mode.units <= 200 and 20 <= mode.bandwidth_gbs <= 8000
+        assert mode.cpu_mhz is None or 600 <= mode.cpu_mhz <= 3000
+        for precision, (least, most) in PLAUSIBLE.items():
+            assert (peak := device.peak(precision, mode.name)) is None or least <= peak <= most
+    for precision in ("int8", "fp8", "fp4"):  # a rate for what it computes with, and for nothing else
+        assert (getattr(device.compute[0], precision) is not None) == (precision in device.precisions)
+
+
+def test_the_rows_of_the_research_that_surprise():
+    """AGX Orin 64 GB ships at a fourteenth of the TOPS on its box; Orin NX at 25 W computes a third more than at 15."""
+    agx = devices.load("jetson-agx-orin-64gb-jp62")
+    assert agx.peak("int8") / 1e12 == pytest.approx(20.1, abs=0.1)
+    nx = devices.load("jetson-orin-nx-16gb-jp61")
+    assert nx.peak("int8", "25W") / nx.peak("int8", "15W") == pytest.approx(1.33, abs=0.01)
+    assert devices.load("jetson-thor-t5000-jp72").peak("fp4", "MAXN") / 1e12 == pytest.approx(1032, abs=1)
+
+
+def test_the_roof_of_a_processor_with_a_profile_of_its_own(tmp_path):
+    """Its live clock and cores, and the profile's bandwidth: nvpmodel is a Jetson's."""
+    governor = tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    governor.mkdir(parents=True)
+    (governor / "scaling_max_freq").write_text("1500000\n")
+    found = roof(devices.load("raspberry-pi-5"), Machine.read(MACHINES / "raspberry-pi-5"), "int8", tmp_path)
+    assert found.bandwidth == pytest.approx(17.1e9)
+    assert found.operations == cores_available(tmp_path) * 1500e6 * 64

@@ -219,19 +219,19 @@ def test_activations_that_tensorrt_does_not_take(shape: tuple[int | str, ...]) -
 
 
 def test_a_device_without_the_activations() -> None:
-    with pytest.raises(Refusal, match="rtx-4090 multiplies no fp4 activations: it has fp8, int8; export with "):
+    with pytest.raises(Refusal, match="rtx-4090 has no fp4 activations: it has fp8, int8; export with "):
         lowering.for_tensorrt(rounded_to_nvfp4(2, 5, 64), DEVICES["rtx-4090"])
 
 
 def test_a_device_without_the_precision() -> None:
     model, _ = graph_of(weight(E4M3))
-    with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 runs no fp8: it runs int4, int8; quantise with "):
+    with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 has no fp8 weights: it has int4, int8; quantise with "):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
     model, _ = graph_of(weight(E4M3, inputs=48, block=32))
     with pytest.raises(Refusal, match="48 inputs are no multiple of 32, and TensorRT takes whole blocks only"):
         lowering.for_tensorrt(model, DEVICES["rtx-4090"])
     model, _ = graph_of(weight(E2M1))
-    with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 runs no fp4: it runs int4, int8; quantise with "):
+    with pytest.raises(Refusal, match=r"jetson-orin-nano-jp62 has no fp4 weights: it has int4, int8; quantise with "):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
     model, _ = graph_of(dataclasses.replace(made := weight(np.arange(16) - 8), scales=-made.scales))
     with pytest.raises(Refusal, match="negative scales, and TensorRT takes .* --quantize int4:positive=true"):
@@ -240,7 +240,7 @@ def test_a_device_without_the_precision() -> None:
     with pytest.raises(Refusal, match="48 inputs are no multiple of 32, and TensorRT takes whole blocks only"):
         lowering.for_tensorrt(model, DEVICES["jetson-orin-nano-jp62"])
     model, _ = graph_of(weight(NF4))
-    with pytest.raises(Refusal, match="rtx-4090 runs no weight of 4 bits that is neither FP4, FP8 nor integers"):
+    with pytest.raises(Refusal, match="rtx-4090 has no 4-bit weights from a table: it has"):
         lowering.for_tensorrt(model, DEVICES["rtx-4090"])
 
 

@@ -50,12 +50,12 @@ def test_a_dangling_link_is_found(tmp_path: Path) -> None:
 
 def existing() -> list[str]:
     """The names that a user can give to an option."""
-    from edgetok import devices, runtimes, technique
+    from edgetok import runtimes, technique
 
     techniques = technique.names()
     zoo = [f"zoo:{file.stem}" for file in (ROOT / "edgetok" / "zoo").glob("*.toml")]
     assert techniques and zoo
-    return [*techniques, *zoo, *devices.names(), *runtimes.names()]
+    return [*techniques, *zoo, *runtimes.names()]
 
 
 def test_readme_names_everything_that_exists() -> None:

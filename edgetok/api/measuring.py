@@ -52,7 +52,7 @@ def profile(
         against: another bundle, or a source, which is exported without reduction first.
         input: a picture, recording, text or .npz file to measure with, instead of the bundle's first sample; a picture
             is shown with what became of its tokens.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         out: a new folder for report.html, report.json, layers.csv and trace.json.
         force: write into a folder that exists.
         effort: how long it may take.
@@ -66,7 +66,7 @@ def profile(
     from edgetok import profiling, report
     from edgetok.fingerprint import environment
 
-    found = resolve_device(device)
+    found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
     feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
@@ -157,10 +157,13 @@ def _on_every_runtime(
 
 
 def _roofline(bundle: Bundle, side: Side, arithmetic: Arithmetic, device: Device, measured: float) -> Roofline:
-    """The bundle's least time on the device; what is rounded to int8 is set against the peak of int8."""
+    """The bundle's least time on what computes; what is rounded to int8 is set against the peak of int8."""
     from edgetok import roofline
-    from edgetok.device import Machine
+    from edgetok.device import ON_GPU
+    from edgetok.machine import Machine
 
+    if device.kind == "gpu" and side.runtime not in ON_GPU:  # a board's profile has the peaks of its GPU
+        device = resolve_device("cpu")
     in_int8 = bundle.manifest.weights and (arithmetic == "a8" or bundle.manifest.recipe.activations == "int8")
     precision: roofline.Precision = "int8" if in_int8 else bundle.manifest.recipe.dtype
     roof = roofline.roof(device, Machine.read(), precision)

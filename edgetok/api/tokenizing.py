@@ -31,7 +31,7 @@ def tokenize(
         bundle: of a discrete tokenizer.
         file: what is tokenized.
         keep: the first so many tokens of each piece, or levels of each token, where the tokenizer allows that.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         runtime: "onnxruntime" or "openvino".
 
     Raises:
@@ -70,7 +70,7 @@ def detokenize(
         tokens: as `tokenize` gives them, or `edgetok.tokenizer.tokens.read` reads them.
         file: where the signal is written.
         keep: use the first so many tokens or levels only.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         runtime: "onnxruntime" or "openvino".
 
     Returns:
@@ -85,7 +85,7 @@ def detokenize(
 
     opened = open_bundle(Path(bundle))
     described = _described(opened)
-    resolve_device(device)
+    resolve_device(device, runtime)
     check_keep(described, keep)
     if tokens.bundle != opened.id:
         raise InputError(f"tokens of the bundle {tokens.bundle[:12]}, and this is {opened.id[:12]}: use theirs")

@@ -75,7 +75,7 @@ def tune(
         samples: a folder with what the model will see; fidelity is measured on it.
         target_latency: "25ms": the highest fidelity that takes at most so long.
         min_cosine: the fastest with at least this cosine; one of the two is given.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         dtype, batch, length, size: as `export` takes them.
         max_evaluations: measure at most so many candidates.
         time_limit: "10m": begin no measurement after so long.
@@ -148,7 +148,7 @@ def sweep(
         reduce: one choice each, as in ["tome:keep=0.5", "tome:r=8,layers=0-5 + random:r=4,layers=6-11"].
         samples: a folder with what the model will see; fidelity is measured on it.
         out: a new .json or .csv file for the table.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         dtype, batch, length, size: as `export` takes them.
         rounds: turns of each side of a comparison.
         force: replace a file that exists.

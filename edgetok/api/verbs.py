@@ -40,6 +40,7 @@ def export(
     size: int | tuple[int, int] | None = None,
     min_cosine: float = 0.9,
     samples: str | Path | None = None,
+    target: str | None = None,
     force: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
@@ -59,6 +60,7 @@ def export(
         size: height and width of an image in pixels.
         min_cosine: least cosine of each pooled output with the original's.
         samples: a folder with pictures, recordings or texts that the bundle is checked with, and that it carries.
+        target: a profile of devices/: what cannot run there is refused before it is made.
         force: replace a bundle that is there.
         progress: told what is being done.
 
@@ -69,7 +71,7 @@ def export(
     from functools import partial
 
     from edgetok import attention as sparse_attention
-    from edgetok import technique
+    from edgetok import devices, feasibility, technique
     from edgetok.api.keeping import keep_faster
     from edgetok.api.samples import OnSamples, run_graph, running
     from edgetok.api.tokenizing import described_with_decoder
@@ -91,6 +93,9 @@ def export(
     sparse = None if attention is None else sparse_attention.parse(attention)
     formats = [quantiser.parse(text) for text in quantize]
     rounded = None if activations is None else lowbit_activations.parse(activations)
+    device = None if target is None else devices.load(target)
+    if device is not None:
+        feasibility.refuse_formats(device, dtype, formats, rounded)
     check_output(Path(out), force)
     say(f"capturing {source}")
     captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
@@ -114,6 +119,8 @@ def export(
         attention=sparse,
     )
     add_functions(captured.model)
+    for stop in feasibility.refuse_graph(device, captured.model) if device is not None else ():
+        say(stop)
     say("comparing with the original")
     with running(captured.model, captured.inputs) as run:
         expected = run(feeds)
@@ -168,7 +175,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         expected_id: insist on this bundle: the first eight or more digits of its id.
         arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
         runtime: "onnxruntime" or "openvino".
@@ -180,7 +187,7 @@ def load(
     """
     bundle = open_bundle(Path(path), expected_id)
     check_arithmetic(bundle, arithmetic, runtime)
-    return Model(bundle, resolve_device(device), arithmetic, runtime)
+    return Model(bundle, resolve_device(device, runtime), arithmetic, runtime)
 
 
 def check_arithmetic(bundle: Bundle, arithmetic: Arithmetic, runtime: str = "onnxruntime") -> None:
@@ -298,9 +305,9 @@ class Model:
             self._runtime = None
 
 
-def resolve_device(name: str) -> Device:
-    """The profile of a device, which must fit this machine; "cpu" is whichever does."""
+def resolve_device(name: str, runtime: str = "onnxruntime") -> Device:
+    """The profile of a device, which must fit this machine; "cpu" and "auto" are whichever does."""
     from edgetok import devices
-    from edgetok.device import resolve
+    from edgetok.machine import resolve
 
-    return resolve(name, devices.load_all())
+    return resolve(name, devices.load_all(), runtime=runtime)

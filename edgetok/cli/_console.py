@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
-Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="This machine's profile: see edgetok devices.")]
+Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="auto, cpu or a name: see edgetok devices.")]
 
 Arithmetic = Annotated[
     str, typer.Option(metavar="a32|a8", help="a8: activations to int8 where weights have few bits; faster.")

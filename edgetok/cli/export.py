@@ -56,6 +56,9 @@ def command(
     picture: Annotated[
         str | None, typer.Option("--size", metavar="N|HxW", help="Height and width of a picture in pixels.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--for", metavar="DEVICE", help="Refuse what cannot run there: see edgetok devices.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -78,6 +81,7 @@ def command(
             size=None if picture is None else pixels(picture),
             min_cosine=min_cosine,
             samples=samples,
+            target=target,
             force=force,
             progress=lambda text: tell(text, 0.0),
         )

@@ -29,7 +29,7 @@ def _graph(shape: str) -> str:
 
 
 EXAMPLES = (
-    Example("rtx-4090", _graph("1,8,64"), "error", "multiplies no fp4 activations: it has fp8, int8"),
+    Example("rtx-4090", _graph("1,8,64"), "error", "has no fp4 activations: it has fp8, int8"),
     Example("jetson-orin-nano-jp62", _graph("1,8,64"), "error", "export with --activations int8"),
     Example("x86-cpu", _graph("1,8,64"), None),
 )

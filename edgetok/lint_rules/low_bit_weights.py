@@ -44,10 +44,10 @@ def _e4m3(code: int) -> float:
 E2M1 = _graph("0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6")
 E4M3 = _graph(", ".join(str(_e4m3(code)) for code in range(256)), 8)
 EXAMPLES = (
-    Example("jetson-orin-nano-jp62", E2M1, "error", "runs no fp4: it runs int4, int8"),
-    Example("jetson-orin-nano-jp62", E4M3, "error", "runs no fp8: it runs int4, int8"),
+    Example("jetson-orin-nano-jp62", E2M1, "error", "has no fp4 weights: it has int4, int8"),
+    Example("jetson-orin-nano-jp62", E4M3, "error", "has no fp8 weights: it has int4, int8"),
     Example("rtx-4090", E4M3, None),
     Example("rtx-4090", _graph(", ".join(map(str, range(-8, 8)))), None),
-    Example("rtx-4090", _graph(", ".join(str(x / 7) for x in range(16))), "error", "neither FP4, FP8 nor integers"),
+    Example("rtx-4090", _graph(", ".join(str(x / 7) for x in range(16))), "error", "has no 4-bit weights from a table"),
     Example("x86-cpu", E2M1, None),
 )

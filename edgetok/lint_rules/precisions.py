@@ -1,4 +1,4 @@
-"""Tensor types that the device's hardware does not compute with.
+"""Tensor types that the device, or its runtime, does not compute with.
 
 The profile's `precisions` say which; TensorRT-RTX 1.7.1 refuses the rest while building (measured: FP8 below compute
 capability 8.9, 4-bit floats below 12.0). 4-bit floats are imported since TensorRT 10.8; 2-bit integers, which came
@@ -6,7 +6,9 @@ with opset 25, by none: TensorRT-RTX 1.7.1 has no such type and fails to import 
 """
 
 from collections.abc import Iterator
+from typing import get_args
 
+from edgetok.device import Precision
 from edgetok.lint_rules import Example, Finding, Graph, Target, error
 
 TYPES = {
@@ -38,12 +40,8 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
             needed = TYPES.get(value.dtype.name) if value is not None and value.dtype is not None else None
             if needed == "int2":
                 yield error(node, f"{target.runtime.name} has no 2-bit integers", REWRITE["int2"])
-            elif needed and needed not in device.precisions:
-                yield error(
-                    node,
-                    f"{needed} needs hardware that compute capability {device.sm} does not have",
-                    REWRITE.get(needed, "use float16"),
-                )
+            elif needed and (missing := device.lacks(needed, "", get_args(Precision))):
+                yield error(node, missing[0], REWRITE.get(needed, "use float16"))
             elif needed == "fp4" and target.below("tensorrt", "10.8"):
                 yield error(
                     node,
@@ -57,7 +55,7 @@ EXAMPLES = (
         "jetson-orin-nano-jp62",
         "g (float8e4m3fn[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }",
         "error",
-        "fp8 needs hardware that compute capability 8.7 does not have",
+        "has no fp8: it has fp32, tf32, fp16, bf16, int8, int4",
     ),
     Example("rtx-4090", "g (float8e4m3fn[2,4] x, float s) => (float[2,4] y) { y = DequantizeLinear(x, s) }", None),
     Example(

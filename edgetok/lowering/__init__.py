@@ -124,19 +124,25 @@ def for_tensorrt(model: ir.Model, device: Device) -> None:
     model.opset_imports.pop("edgetok", None)
 
 
+def precision_obstacle(precision: str, device: Device, what: str = "weights") -> tuple[str, str] | None:
+    """Why a device has no weights of a precision, and what to do; None where it has."""
+    missing = device.lacks(precision, what, QUANTISERS)
+    if missing is None:
+        return None
+    reason, known = missing
+    cures = " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
+    return reason, f"quantise with {cures}" if known else "export it without --quantize"
+
+
 def tensorrt_obstacle(weight: Weight, device: Device) -> tuple[str, str] | None:
     """Why a device's TensorRT cannot hold a weight packed, and what to do; None where it can."""
     from edgetok.lowering import dequantize
 
     form, inputs = dequantize.kind(weight), weight.shape[1]
-    known = [name for name in QUANTISERS if name in device.precisions]
-    if form not in known:
-        what = f"weight of {weight.bits} bits that is neither FP4, FP8 nor integers" if form is None else form
-        cures = " or ".join(f"--quantize {QUANTISERS[name]}" for name in known)
-        return (
-            f"{device.name} runs no {what}: it runs {', '.join(known) or 'no weights of few bits'}",
-            f"quantise with {cures}" if known else "export it without --quantize",
-        )
+    if form is None:
+        return precision_obstacle(f"{weight.bits}-bit", device, "weights from a table")
+    if missing := precision_obstacle(form, device):
+        return missing
     if inputs % min(weight.block, inputs):
         return (
             f"{inputs} inputs are no multiple of {weight.block}, and TensorRT takes whole blocks only",

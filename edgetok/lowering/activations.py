@@ -29,12 +29,8 @@ def obstacle(node: ir.Node, device: Device) -> tuple[str, str] | None:
     precision = _precision(node)
     if precision is None:
         return None
-    if precision not in device.precisions:
-        known = [name for name in ("fp4", "fp8", "int8") if name in device.precisions]
-        return (
-            f"{device.name} multiplies no {precision} activations: it has {', '.join(known) or 'none of few bits'}",
-            f"export with --activations {' or '.join(known)}" if known else "export it without --activations",
-        )
+    if missing := precision_obstacle(precision, device):
+        return missing
     shape = node.inputs[0].shape if precision == "fp4" and node.inputs[0] is not None else None
     if shape is not None and (len(shape) not in (2, 3) or not isinstance(shape[-1], int) or shape[-1] % BLOCK):
         return (
@@ -43,6 +39,15 @@ def obstacle(node: ir.Node, device: Device) -> tuple[str, str] | None:
             "leave the layer out with skip=, or export with --activations fp8",
         )
     return None
+
+
+def precision_obstacle(precision: str, device: Device) -> tuple[str, str] | None:
+    """Why a device multiplies no activations of a precision, and what to do; None where it does."""
+    missing = device.lacks(precision, "activations", ("fp4", "fp8", "int8"))
+    if missing is None:
+        return None
+    reason, known = missing
+    return reason, f"export with --activations {' or '.join(known)}" if known else "export it without --activations"
 
 
 def _precision(node: ir.Node) -> str | None:
