@@ -35,12 +35,18 @@ def _bundle(path: Path) -> dict[str, Any]:
     from edgetok import api
     from edgetok.bundle import is_bundle, open_bundle
     from edgetok.inspection import read
+    from edgetok.tokenizer.usage import CodebookUse, codebook_use
 
     if not is_bundle(path):
         raise SourceError(f"{path} is a folder, but not a bundle: inspect takes a bundle's folder or an .onnx file")
     bundle = open_bundle(path)
+    described = bundle.manifest.tokenizer
+    codebooks: tuple[CodebookUse, ...] = ()
+    if described is not None:
+        codebooks = codebook_use(bundle.samples("expected")["ids"], described.sizes)
     return {
         "path": str(path),
+        "codebooks": [each.model_dump() for each in codebooks],
         "bytes": sum(file.bytes for file in bundle.manifest.files.values()),
         "contents": asdict(read(bundle.model_path)),
         "tokens_per_block": api.tokens_per_block(bundle),
@@ -84,6 +90,9 @@ def _render(data: dict[str, Any], console: Console) -> None:
         "inputs": "\n".join(f"{name}: {kind}" for name, kind in contents["inputs"].items()),
         "outputs": "\n".join(f"{name}: {kind}" for name, kind in contents["outputs"].items()),
     }
+    if books := data.get("codebooks"):
+        each = [f"{book['used']} of {book['size']}, {book['entropy']:.2f} bits" for book in books]
+        rows["codes used"] = f"{'; '.join(each)}; over {books[0]['ids']} ids of its samples"
     if blocks := data.get("transformer"):
         tokens = "tokens not fixed" if blocks["tokens"] is None else f"{blocks['tokens']} tokens"
         rows["blocks"] = f"{blocks['count']}, {tokens}, {blocks['prefix']} of them prefix; mask: {blocks['mask']}"
