@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+import torch
 
 from edgetok import api
 from edgetok.api.streaming import stream, through
@@ -16,7 +17,14 @@ from edgetok.errors import BundleError, SourceError, UsageError
 from tests import codecs
 from tests.test_cli import edgetok
 
-MAKERS = {"mimi": ("tests.codecs:mimi", 1600, 16), "encodec": ("tests.codecs:encodec", 24000, 8)}  # rate, hop
+
+def mimi() -> torch.nn.Module:
+    """One layer of its transformer: what is exported four times."""
+    return codecs.mimi(num_hidden_layers=1)
+
+
+# source, rate, samples of a token
+MAKERS = {"mimi": ("tests.test_stream_bundles:mimi", 1600, 16), "encodec": ("tests.codecs:encodec", 24000, 8)}
 
 
 @pytest.fixture(scope="module", params=["mimi", pytest.param("encodec", marks=pytest.mark.more)])

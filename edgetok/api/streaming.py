@@ -85,11 +85,11 @@ def check_streams(captured: Captured, original: dict[str, np.ndarray]) -> None:
     (waveform,) = captured.example.values()
     ids = original["ids"]
     with running(encoder.model, encoder.inputs) as run:
-        got = through(_stream(run, "waveform", streaming), waveform)
+        got = through(_stream(lambda feeds: run(dict(feeds)), "waveform", streaming), waveform)
     if (share := same_ids(got, ids)) < SAME_IDS:
         raise ParityError(f"a stream does not give the ids of the whole: only {share:.1%} are the same; please report")
     with running(decoder.model, decoder.inputs) as run:
-        signal = through(_stream(run, "ids", streaming), ids)
+        signal = through(_stream(lambda feeds: run(dict(feeds)), "ids", streaming), ids)
     (wanted,) = captured.decoder.reference({"ids": ids}).values()
     if signal.shape != wanted.shape or np.abs(signal - wanted).max() > WHOLE_TOLERANCE * np.abs(wanted).max():
         raise ParityError("a stream does not give the waveform of the whole; please report this model")

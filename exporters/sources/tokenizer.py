@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import numpy as np
 
 from edgetok.errors import SourceError
 from edgetok.model import Captured, Origin, TensorSpec
+from edgetok.preprocess.huggingface import stored_picture, stored_rate
 from edgetok.tokenizer.description import Description, Streaming
 from edgetok.tokenizer.family import Parts, load
 from edgetok.tokenizer.picture import Picture
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
 MOST_TOKENS = 4096  # of a stream's chunk: Mimi's five minutes, EnCodec's one
 
 
-def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureOptions) -> Captured:
-    """Export a model of a family of exporters/tokenizers/.
+def capture_tokenizer(
+    model: Any, family: str, origin: Origin, options: CaptureOptions, folder: Path | None = None
+) -> Captured:
+    """Export a model of a family of exporters/tokenizers/; its folder says how files are read, where there is one.
 
     Raises:
         SourceError: what was asked for does not fit the family.
@@ -34,7 +39,10 @@ def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureO
     from edgetok.exporters.sources.pytorch import capture_module
 
     size = (options.size, options.size) if isinstance(options.size, int) else options.size
-    parts: Parts = load(family).parts(model.eval().requires_grad_(False), options.length, size)
+    make = partial(load(family).parts, model.eval().requires_grad_(False), options.length)
+    parts: Parts = make(size)
+    if folder is not None:
+        parts = _as_stored(parts, folder, make if size is None else None)
     if options.stream is not None and parts.streams is None:
         raise SourceError(f"the family {family!r} does not stream as it is here: it is not causal; leave --stream out")
     batch = options.batch or 2
@@ -64,6 +72,33 @@ def capture_tokenizer(model: Any, family: str, origin: Origin, options: CaptureO
         streaming=streaming,
     )  # fmt: skip
     return encoder
+
+
+def _as_stored(parts: Parts, folder: Path, make: Callable[[tuple[int, int]], Parts] | None) -> Parts:
+    """The same, its files read as preprocessor_config.json says: size, mean and std, or the sampling rate.
+
+    Args:
+        parts: as the family has them.
+        folder: of the source.
+        make: makes the parts for another size; None where the user gave one.
+
+    Raises:
+        SourceError: the file is malformed, or its size is none that the family takes.
+    """
+    signal = parts.signal
+    if isinstance(signal, Waveform):
+        return replace(parts, signal=signal.model_copy(update={"rate": stored_rate(folder, signal.rate)}))
+    if not isinstance(signal, Picture):
+        return parts
+    read = stored_picture(folder, signal.preprocess)
+    if read.size != signal.preprocess.size:
+        if make is None:
+            read = read.resized(*signal.preprocess.size)
+        else:
+            parts = make(read.size)
+            if parts.shape[1:] != read.size:
+                raise SourceError(f"preprocessor_config.json asks for {read.size}: the model takes {parts.shape[1:]}")
+    return replace(parts, signal=signal.model_copy(update={"preprocess": read}))
 
 
 def _streams(
