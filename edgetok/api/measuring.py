@@ -86,9 +86,10 @@ def profile(
             command=command,
             progress=progress,
         )
-    roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
-    done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
-    if opened.manifest.tokenizer is not None:
+    if opened.manifest.tokenizer is None:  # its graphs have free axes, whose work is not counted
+        roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
+        done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
+    else:
         told = _token_statistics(opened, feeds, done.report.model.latency, runtime)
         done = replace(done, report=done.report.model_copy(update={"tokenizer": told}))
     if all_runtimes:
