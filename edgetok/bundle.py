@@ -17,7 +17,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from edgetok.verify import (
     ENCODER,
     MANIFEST,
     MODEL,
+    STREAMS,
     WEIGHTS,
     digest,
     names,
@@ -166,6 +167,7 @@ def write_bundle(
     force: bool = False,
     files: Mapping[str, Path] | None = None,
     decoder: ir.Model | None = None,
+    streams: Sequence[ir.Model] = (),
 ) -> Bundle:
     """Write a bundle: whole, or not at all.
 
@@ -177,6 +179,7 @@ def write_bundle(
         force: replace an empty folder or a bundle.
         files: others that the inputs need, such as tokenizer.json, by name.
         decoder: of a discrete tokenizer.
+        streams: its encoder and decoder for one chunk.
 
     Raises:
         OutputError: `out` exists, or cannot be written.
@@ -190,7 +193,7 @@ def write_bundle(
         else:
             write_model(model, staging)
         if manifest.tokenizer is not None:
-            _name_parts(staging, decoder)
+            _name_parts(staging, decoder, streams)
         for name, file in (files or {}).items():
             shutil.copyfile(file, staging / name)
         (staging / "samples").mkdir()
@@ -211,8 +214,8 @@ def write_bundle(
     return Bundle(out, *verified)
 
 
-def _name_parts(staging: Path, decoder: ir.Model | None) -> None:
-    """encode.onnx in place of model.onnx, and decode.onnx beside it."""
+def _name_parts(staging: Path, decoder: ir.Model | None, streams: Sequence[ir.Model]) -> None:
+    """encode.onnx in place of model.onnx, and decode.onnx and the graphs for streams beside it."""
     import onnx_ir as ir
 
     if (staging / WEIGHTS).exists():
@@ -220,6 +223,8 @@ def _name_parts(staging: Path, decoder: ir.Model | None) -> None:
     os.rename(staging / MODEL, staging / ENCODER)
     if decoder is not None:
         (staging / DECODER).write_bytes(ir.to_proto(decoder).SerializeToString())
+    for name, model in zip(STREAMS.values(), streams, strict=False):
+        (staging / name).write_bytes(ir.to_proto(model).SerializeToString())
 
 
 def _put_in_place(staging: Path, out: Path, force: bool) -> None:

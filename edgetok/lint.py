@@ -8,7 +8,7 @@ from edgetok import lint_rules
 from edgetok.device import Device
 from edgetok.errors import SourceError
 from edgetok.lint_rules import Finding, Graph, Target
-from edgetok.verify import DECODER, ENCODER, MODEL
+from edgetok.verify import DECODER, ENCODER, MODEL, STREAMS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,7 +28,7 @@ def lint(source: "Path | ir.Model", device: Device) -> list[Finding]:
         with their graph.
     """
     if isinstance(source, Path) and (source / ENCODER).is_file():
-        parts = [part for part in (source / ENCODER, source / DECODER) if part.is_file()]
+        parts = [part for name in (ENCODER, DECODER, *STREAMS.values()) if (part := source / name).is_file()]
         named = [
             replace(finding, nodes=tuple(f"{part.stem}: {node}" for node in finding.nodes))
             for part in parts

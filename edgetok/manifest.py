@@ -20,13 +20,14 @@ from edgetok.tokenizer.description import Description
 
 SCHEMA_VERSION: Final = 1
 FILES = re.compile(
-    r"model\.onnx|model\.onnx\.data|encode\.onnx|decode\.onnx|tokenizer\.json|samples/[a-z]+\.safetensors"
+    r"model\.onnx|model\.onnx\.data|(en|de)code(_stream)?\.onnx|tokenizer\.json|samples/[a-z]+\.safetensors"
 )  # leaves no way out of the folder
 
 
 def _file_name(name: str) -> str:
     if not FILES.fullmatch(name):
-        known = "model.onnx, model.onnx.data, encode.onnx, decode.onnx, tokenizer.json, samples/NAME.safetensors"
+        graphs = "model.onnx, model.onnx.data, encode.onnx, decode.onnx, encode_stream.onnx, decode_stream.onnx"
+        known = f"{graphs}, tokenizer.json, samples/NAME.safetensors"
         raise ValueError(f"{name!r} is no file of a bundle: {known} are")
     return name
 
@@ -51,7 +52,10 @@ class _Part(BaseModel):
 
 
 class Recipe(_Part):
-    """What the user asked for, as canonical specs: "tome:r=16", "nvfp4", and "window:size=256" for `attention`."""
+    """What the user asked for, as canonical specs: "tome:r=16", "nvfp4", and "window:size=256" for `attention`.
+
+    `stream` is in milliseconds.
+    """
 
     reduce: tuple[str, ...] = ()
     quantize: tuple[str, ...] = ()
@@ -62,6 +66,7 @@ class Recipe(_Part):
     batch: int | None = None
     length: int | None = None
     size: int | tuple[int, int] | None = None
+    stream: Figure | None = None
     min_cosine: Figure | None = None
 
 
@@ -187,6 +192,10 @@ def encode(manifest: Manifest) -> bytes:
     body = manifest.model_dump(mode="json")
     if body["tokenizer"] is None:  # bundles that are none keep their bytes and their ids
         del body["tokenizer"]
+    elif body["tokenizer"]["streaming"] is None:
+        del body["tokenizer"]["streaming"]
+    if body["recipe"]["stream"] is None:
+        del body["recipe"]["stream"]
     return canonical_json(body | {"checksum": _sha256(canonical_json(body))})
 
 

@@ -64,6 +64,7 @@ class Captured:
         files: what the bundle must carry besides the graph, such as tokenizer.json, by name.
         tokenizer: what is known of it, where this is the encoder of a discrete tokenizer.
         decoder: of a discrete tokenizer: from ids to the signal.
+        streams: of a causal codec: its encoder and decoder for one chunk, where they were asked for.
     """
 
     model: ir.Model
@@ -75,3 +76,4 @@ class Captured:
     files: dict[str, Path] = field(default_factory=dict)
     tokenizer: Description | None = None
     decoder: Captured | None = None
+    streams: tuple[Captured, Captured] | None = None

@@ -1,5 +1,7 @@
 """A profile on the terminal."""
 
+from math import log2
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -8,7 +10,7 @@ from edgetok.comparison import Comparison
 from edgetok.conditions import Energy
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
-from edgetok.report import Check, Measured, OnRuntime, ProfileReport
+from edgetok.report import Check, Measured, OnRuntime, ProfileReport, TokenStatistics
 from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 
@@ -26,6 +28,8 @@ def render(report: ProfileReport, console: Console) -> None:
         console.print(in_words(report.roofline) + "\n", width=WIDTH, markup=False, highlight=False)
     if report.limits:
         console.print(_limits(report.limits), width=WIDTH)
+    if report.tokenizer:
+        console.print(_tokenizer(report.tokenizer), width=WIDTH)
     if report.runtimes:
         console.print(_runtimes(report.runtimes), width=WIDTH)
     console.print(_layers(report.model), width=WIDTH)
@@ -98,6 +102,23 @@ def _limits(limits: tuple[Judged, ...]) -> Table:
     for limit in limits:
         table.add_row(limit.name, limit.limit, Text(limit.found), MARKS[limit.verdict])
     return table
+
+
+def _tokenizer(found: TokenStatistics) -> Group:
+    """Both directions, the rate, and a line per codebook."""
+    decode = "no decoder" if found.decode is None else f"decode {_quantile(found.decode)} ms of {found.decode_batch}"
+    lines = [
+        f"encode {_quantile(found.encode)} ms of {found.batch}, {decode}, samples at once",
+        f"{found.tokens} tokens a sample of {found.units:.4g} {found.unit}s, {found.rate:.4g} bits a {found.unit}",
+    ]
+    table = Table(title="Tokenizer", title_justify="left", caption_justify="left")
+    table.caption = f"over {found.codebooks[0].ids} ids of the bundle's samples: no more codes and bits than these have"
+    for name in ("codebook", "codes", "used", "share", "entropy, bits"):
+        table.add_column(name, justify="right")
+    for level, book in enumerate(found.codebooks):
+        share, entropy = f"{book.used / book.size:.1%}", f"{book.entropy:.2f} of {log2(book.size):.2f}"
+        table.add_row(str(level), str(book.size), str(book.used), share, entropy)
+    return Group(table, Text("\n".join(lines) + "\n"))
 
 
 def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Table:

@@ -21,6 +21,7 @@ from edgetok.manifest import Fidelity
 from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
+from edgetok.tokenizer.usage import CodebookUse
 
 if TYPE_CHECKING:
     from edgetok.page.pictures import TokenPicture
@@ -100,6 +101,24 @@ class OnRuntime(_Record):
     fidelity: tuple[Fidelity, ...] = ()
 
 
+class TokenStatistics(_Record):
+    """A tokenizer's own figures, of what it was measured with; `codebooks` are over the bundle's samples.
+
+    `units` are the pixels or seconds of a sample, `rate` the bits of ids a unit. `encode` and `decode` are medians in
+    milliseconds of one run, of `batch` and `decode_batch` samples at once; `decode` is None where there is no decoder.
+    """
+
+    unit: str
+    units: float
+    tokens: int
+    rate: float
+    codebooks: tuple[CodebookUse, ...]
+    batch: int
+    encode: Quantile
+    decode: Quantile | None = None
+    decode_batch: int | None = None
+
+
 class Check(_Record):
     """Something that a reader must know before trusting the figures."""
 
@@ -126,6 +145,7 @@ class ProfileReport(_Record):
     limits: tuple[Judged, ...] = ()
     roofline: Roofline | None = None
     runtimes: tuple[OnRuntime, ...] = ()
+    tokenizer: TokenStatistics | None = None
     checks: tuple[Check, ...]
 
     @property

@@ -19,6 +19,7 @@ from edgetok.manifest import FileDigest, Manifest, decode
 
 MODEL, WEIGHTS, MANIFEST = "model.onnx", "model.onnx.data", "manifest.json"
 ENCODER, DECODER = "encode.onnx", "decode.onnx"  # of a discrete tokenizer, in place of model.onnx
+STREAMS = {"waveform": "encode_stream.onnx", "ids": "decode_stream.onnx"}  # by what goes in, one chunk at a time
 MANIFEST_LIMIT = 2**24  # bytes; a real one has some thousands
 ANEW = "copy the bundle anew or export it again"
 
@@ -48,6 +49,9 @@ def verify(path: Path, expected_id: str | None = None) -> tuple[Manifest, str]:
         graph = MODEL if manifest.tokenizer is None else ENCODER
         if graph not in manifest.files:
             raise BundleError(f"{path}: the manifest lists no {graph}; export it again")
+        streams = STREAMS.values() if manifest.tokenizer is not None and manifest.tokenizer.streaming else ()
+        if absent := set(streams) - set(manifest.files):
+            raise BundleError(f"{path}: it streams, and the manifest lists no {min(absent)}; export it again")
         _verify_names(path, manifest)
         for name, listed in manifest.files.items():
             _verify_file(path, name, listed)
@@ -121,7 +125,7 @@ def _plain_size(path: Path, name: str) -> int:
 
 def _verify_external_data(path: Path, manifest: Manifest) -> None:
     """Refuse weights that lie anywhere but in a listed model.onnx.data."""
-    for graph in (name for name in (MODEL, ENCODER, DECODER) if name in manifest.files):
+    for graph in (name for name in (MODEL, ENCODER, DECODER, *STREAMS.values()) if name in manifest.files):
         for location in _external_locations(path / graph):
             if location != WEIGHTS or WEIGHTS not in manifest.files:
                 accepted = "only a model.onnx.data that the manifest lists is accepted"

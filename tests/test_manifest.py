@@ -110,7 +110,7 @@ def test_no_file_outside_the_folder(name):
     files = {name: {"sha256": "0" * 64, "bytes": 1}}
     expected = (
         f"{name!r} is no file of a bundle: model.onnx, model.onnx.data, encode.onnx, decode.onnx, "
-        "tokenizer.json, samples/NAME.safetensors are"
+        "encode_stream.onnx, decode_stream.onnx, tokenizer.json, samples/NAME.safetensors are"
     )
     with pytest.raises(BundleError, match=re.escape(expected)):
         decode(changed(files=files))

@@ -9,7 +9,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from edgetok.api.verbs import check_arithmetic, export, resolve_device
+from edgetok.api.verbs import check_arithmetic, export, load, resolve_device
 from edgetok.bundle import Bundle, is_bundle, open_bundle
 from edgetok.errors import UsageError
 from edgetok.limits import NONE, Limits
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
-    from edgetok.report import OnRuntime, ProfileReport
+    from edgetok.report import Latency, OnRuntime, ProfileReport, TokenStatistics
     from edgetok.roofline import Roofline
     from edgetok.worker import Side
 
     Arrays = dict[str, np.ndarray]
+
+DECODES = 20  # runs of a tokenizer's decoder
 
 
 def profile(
@@ -84,8 +86,12 @@ def profile(
             command=command,
             progress=progress,
         )
-    roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
-    done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
+    if opened.manifest.tokenizer is None:  # its graphs have free axes, whose work is not counted
+        roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
+        done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
+    else:
+        told = _token_statistics(opened, feeds, done.report.model.latency, runtime)
+        done = replace(done, report=done.report.model_copy(update={"tokenizer": told}))
     if all_runtimes:
         found_on = _on_every_runtime(opened, feeds, progress)
         done = replace(done, report=done.report.model_copy(update={"runtimes": found_on}))
@@ -93,6 +99,42 @@ def profile(
         pictures = () if input is None else _token_pictures(opened, str(input), feeds)
         report.save(done.report, done.trace, Path(out), pictures=pictures, force=force)
     return done.report
+
+
+def _token_statistics(bundle: Bundle, feeds: Arrays, encoding: Latency, runtime: str) -> TokenStatistics:
+    """Rate and decoder's time of what was measured, beside the encoder's, and codebooks over the bundle's samples."""
+    from math import log2
+
+    from edgetok.report import TokenStatistics
+    from edgetok.statistics import quantile
+    from edgetok.tokenizer.usage import codebook_use
+    from edgetok.worker import Side, Worker
+
+    described = bundle.manifest.tokenizer
+    assert described is not None
+    with load(bundle.path, runtime=runtime) as model:
+        made = model.run(feeds)
+    decode, batch = None, None
+    if described.decode_inputs:
+        fixed = described.decode_inputs[0].shape[0]
+        batch = fixed if isinstance(fixed, int) else len(made["ids"])
+        given = {spec.name: made[spec.name][:batch] for spec in described.decode_inputs}
+        with Worker(Side("decode", bundle.decoder_path, described.decode_inputs, given, runtime)) as worker:
+            worker.sample(DECODES // 4)  # warm up
+            decode = quantile(worker.sample(DECODES), 0.5)
+    units = described.signal.units(feeds[bundle.manifest.inputs[0].name].shape[2:])
+    tokens = made["ids"].shape[1]
+    return TokenStatistics(
+        unit=described.signal.unit,
+        units=units,
+        tokens=tokens,
+        rate=tokens * sum(map(log2, described.sizes)) / units,
+        codebooks=codebook_use(bundle.samples("expected")["ids"], described.sizes),
+        batch=encoding.batch,
+        encode=encoding.median,
+        decode=decode,
+        decode_batch=batch,
+    )
 
 
 def compare(

@@ -7,6 +7,7 @@ from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetok.api import streaming
 from edgetok.api.verbs import load, resolve_device
 from edgetok.bundle import Bundle, open_bundle
 from edgetok.errors import InputError, UsageError
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def tokenize(
-    bundle: str | Path, file: str | Path, *, keep: int | None = None, device: str = "cpu", runtime: str = "onnxruntime"
+    bundle: str | Path,
+    file: str | Path,
+    *,
+    keep: int | None = None,
+    stream: bool = False,
+    device: str = "cpu",
+    runtime: str = "onnxruntime",
 ) -> Tokens:
     """Turn a picture, recording or video into ids.
 
@@ -31,6 +38,7 @@ def tokenize(
         bundle: of a discrete tokenizer.
         file: what is tokenized.
         keep: the first so many tokens of each piece, or levels of each token, where the tokenizer allows that.
+        stream: chunk by chunk, where the bundle has the graphs for it; the ids are the same.
         device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         runtime: "onnxruntime" or "openvino".
 
@@ -47,8 +55,12 @@ def tokenize(
     check_keep(described, keep)
     whole = described.signal.read(str(file))
     given = opened.manifest.inputs[0].name
-    with load(bundle, device=device, runtime=runtime) as model:
-        made = [model.run({given: piece}) for piece in described.signal.cut(whole.array)]
+    if stream:
+        with streaming.stream(bundle, "waveform", device=device, runtime=runtime) as chunks:
+            made = [{"ids": streaming.through(chunks, whole.array)}]
+    else:
+        with load(bundle, device=device, runtime=runtime) as model:
+            made = [model.run({given: piece}) for piece in described.signal.cut(whole.array)]
     arrays = {name: np.concatenate([each[name] for each in made]) for name in made[0]}
     arrays["ids"] = _cut(arrays["ids"], described, keep)
     return Tokens(arrays, tuple(whole.array.shape[2:]), opened.id, whole.note)
@@ -60,6 +72,7 @@ def detokenize(
     file: str | Path | None = None,
     *,
     keep: int | None = None,
+    stream: bool = False,
     device: str = "cpu",
     runtime: str = "onnxruntime",
 ) -> np.ndarray:
@@ -70,6 +83,7 @@ def detokenize(
         tokens: as `tokenize` gives them, or `edgetok.tokenizer.tokens.read` reads them.
         file: where the signal is written.
         keep: use the first so many tokens or levels only.
+        stream: chunk by chunk, where the bundle has the graphs for it.
         device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         runtime: "onnxruntime" or "openvino".
 
@@ -93,11 +107,15 @@ def detokenize(
     if missing := {spec.name for spec in described.decode_inputs} - set(arrays):
         raise InputError(f"the tokens lack {', '.join(missing)}, which the decoder needs beside the ids")
     check_ids(arrays["ids"], described.layout)
-    names, pieces = [spec.name for spec in described.decode_inputs], []
-    with runtimes.load(runtime)(opened.decoder_path, described.decode_inputs) as decoder:
-        for i in range(len(arrays["ids"])):
-            (piece,) = decoder.run({name: arrays[name][i : i + 1] for name in names}).values()
-            pieces.append(piece)
+    if stream:
+        with streaming.stream(bundle, "ids", device=device, runtime=runtime) as chunks:
+            pieces = [streaming.through(chunks, arrays["ids"])]
+    else:
+        names, pieces = [spec.name for spec in described.decode_inputs], []
+        with runtimes.load(runtime)(opened.decoder_path, described.decode_inputs) as decoder:
+            for i in range(len(arrays["ids"])):
+                (piece,) = decoder.run({name: arrays[name][i : i + 1] for name in names}).values()
+                pieces.append(piece)
     signal = described.signal.join(pieces, tokens.extent)
     if file is not None:
         described.signal.save(signal, Path(file))

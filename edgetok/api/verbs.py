@@ -38,6 +38,7 @@ def export(
     batch: int | None = None,
     length: int | None = None,
     size: int | tuple[int, int] | None = None,
+    stream: float | None = None,
     min_cosine: float = 0.9,
     samples: str | Path | None = None,
     target: str | None = None,
@@ -58,6 +59,8 @@ def export(
         batch: fixed batch size; None leaves it dynamic.
         length: tokens of a text or samples of a waveform.
         size: height and width of an image in pixels.
+        stream: milliseconds of a chunk, rounded up to whole tokens: a causal codec also gets graphs that take a
+            recording chunk by chunk, with their state in and out.
         min_cosine: least cosine of each pooled output with the original's.
         samples: a folder with pictures, recordings or texts that the bundle is checked with, and that it carries.
         target: a profile of devices/: what cannot run there is refused before it is made.
@@ -74,6 +77,7 @@ def export(
     from edgetok import devices, feasibility, technique
     from edgetok.api.keeping import keep_faster
     from edgetok.api.samples import OnSamples, run_graph, running
+    from edgetok.api.streaming import check_streams
     from edgetok.api.tokenizing import described_with_decoder
     from edgetok.exporters.sources import CaptureOptions, capture
     from edgetok.fidelity import check_exact, check_fidelity, compare_outputs
@@ -96,9 +100,13 @@ def export(
     device = None if target is None else devices.load(target)
     if device is not None:
         feasibility.refuse_formats(device, dtype, formats, rounded)
+    if stream is not None and (specs or formats or rounded or sparse or dtype != "fp32"):
+        raise UsageError("--stream is for a codec as it is, in fp32: leave what reduces, quantises and types it out")
     check_output(Path(out), force)
     say(f"capturing {source}")
-    captured = capture(source, CaptureOptions(batch=batch, length=length, size=size))
+    captured = capture(source, CaptureOptions(batch=batch, length=length, size=size, stream=stream))
+    if stream is not None and captured.streams is None:
+        raise UsageError(f"{source} does not stream: EnCodec at 24 kHz and Mimi do; leave --stream out")
     carried = next(iter(captured.files.values())).parent if captured.files else Path(out)
     feeds = sample_inputs(Path(samples) if samples else None, captured.inputs, carried, captured.example)
     say("running the original")
@@ -138,12 +146,15 @@ def export(
         described, near, decoded = described_with_decoder(captured, original, expected, dtype)
         fidelity += near
         check_fidelity(near, min_cosine)
+        if captured.streams is not None:
+            say("checking the streams")
+            check_streams(captured, original)
     manifest = Manifest(
         source=captured.origin,
         recipe=Recipe(
             reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), activations=done.rounded_to,
             attention=None if sparse is None else str(sparse), dtype=dtype, emit=emit, batch=batch, length=length,
-            size=size, min_cosine=min_cosine,
+            size=size, stream=stream, min_cosine=min_cosine,
         ),
         tokens=done.tokens,
         schedule=done.schedule,
@@ -160,7 +171,8 @@ def export(
     say(f"writing {out}")
     arrays = {"inputs": feeds, "original": original, "expected": expected} | decoded
     decoder = captured.decoder.model if captured.decoder is not None else None
-    return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files, decoder)
+    streams = [each.model for each in captured.streams or ()]
+    return write_bundle(Path(out), captured.model, manifest, arrays, force, captured.files, decoder, streams)
 
 
 def load(

@@ -16,6 +16,9 @@ def command(
     tokens: Annotated[Path, typer.Argument(metavar="FILE.npz", help="What edgetok tokenize wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where the signal is written.")],
     keep: Annotated[int | None, typer.Option(metavar="N", help="Use only the first tokens, or levels.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Chunk by chunk, by a codec that was exported with --stream.")
+    ] = False,
     on: Device = "cpu",
     runtime: RuntimeName = "onnxruntime",
     json: Json = False,
@@ -36,7 +39,7 @@ def command(
             raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
         told = {"written": str(out), "characters": len(text)}
         return Answer(told, lambda console: console.print(pairs({name: str(value) for name, value in told.items()})))
-    signal = api.detokenize(bundle, read(tokens), out, keep=keep, device=on, runtime=runtime)
+    signal = api.detokenize(bundle, read(tokens), out, keep=keep, stream=stream, device=on, runtime=runtime)
     data = {"written": str(out), "shape": list(signal.shape), "min": float(signal.min()), "max": float(signal.max())}
     rows = {"written": str(out), "signal": " x ".join(map(str, signal.shape[1:]))}
     return Answer(data, lambda console: console.print(pairs(rows)))

@@ -59,12 +59,16 @@ def command(
     target: Annotated[
         str | None, typer.Option("--for", metavar="DEVICE", help="Refuse what cannot run there: see edgetok devices.")
     ] = None,
+    stream: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A causal codec also takes chunks, as 80ms; in whole tokens.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
     """Turn a model into one portable bundle, checked against the original."""
     from edgetok import api
+    from edgetok.limits import milliseconds
 
     with progress() as tell:
         bundle = api.export(
@@ -79,6 +83,7 @@ def command(
             batch=batch,
             length=length,
             size=None if picture is None else pixels(picture),
+            stream=None if stream is None else milliseconds(stream),
             min_cosine=min_cosine,
             samples=samples,
             target=target,

@@ -35,12 +35,18 @@ def _bundle(path: Path) -> dict[str, Any]:
     from edgetok import api
     from edgetok.bundle import is_bundle, open_bundle
     from edgetok.inspection import read
+    from edgetok.tokenizer.usage import CodebookUse, codebook_use
 
     if not is_bundle(path):
         raise SourceError(f"{path} is a folder, but not a bundle: inspect takes a bundle's folder or an .onnx file")
     bundle = open_bundle(path)
+    described = bundle.manifest.tokenizer
+    codebooks: tuple[CodebookUse, ...] = ()
+    if described is not None:
+        codebooks = codebook_use(bundle.samples("expected")["ids"], described.sizes)
     return {
         "path": str(path),
+        "codebooks": [each.model_dump() for each in codebooks],
         "bytes": sum(file.bytes for file in bundle.manifest.files.values()),
         "contents": asdict(read(bundle.model_path)),
         "tokens_per_block": api.tokens_per_block(bundle),
@@ -84,6 +90,9 @@ def _render(data: dict[str, Any], console: Console) -> None:
         "inputs": "\n".join(f"{name}: {kind}" for name, kind in contents["inputs"].items()),
         "outputs": "\n".join(f"{name}: {kind}" for name, kind in contents["outputs"].items()),
     }
+    if books := data.get("codebooks"):
+        each = [f"{book['used']} of {book['size']}, {book['entropy']:.2f} bits" for book in books]
+        rows["codes used"] = f"{'; '.join(each)}; over {books[0]['ids']} ids of its samples"
     if blocks := data.get("transformer"):
         tokens = "tokens not fixed" if blocks["tokens"] is None else f"{blocks['tokens']} tokens"
         rows["blocks"] = f"{blocks['count']}, {tokens}, {blocks['prefix']} of them prefix; mask: {blocks['mask']}"
@@ -115,7 +124,11 @@ def _tokenizer(described: dict[str, Any], manifest: dict[str, Any]) -> str:
     rate = f"{known.rate:.4g} bits a {known.signal.unit} of its samples" if known.rate else "no samples"
     way = "ids and back" if known.decode_inputs else "ids; there is no decoder"
     used = f"{known.codes_used:.1%} of the codes used by its samples"
-    return f"{known.family}: a {known.signal.kind} to {way}\n{levels}{kept}\n{rate}; {used}"
+    lines = [f"{known.family}: a {known.signal.kind} to {way}", f"{levels}{kept}", f"{rate}; {used}"]
+    if (cut := known.streaming) is not None and known.signal.kind == "waveform":
+        each, first = (count * cut.hop / known.signal.rate * 1e3 for count in (cut.chunk, cut.first))
+        lines.append(f"streams in chunks of {each:.4g} ms, the first of {first:.4g} ms")
+    return "\n".join(lines)
 
 
 def _fidelity(outputs: list[dict[str, Any]]) -> str:

@@ -24,6 +24,9 @@ def command(
     mode: Annotated[
         str | None, typer.Option(metavar="NAME", help="Texts: greedy, fewest, longest-first and others.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Chunk by chunk, by a codec that was exported with --stream.")
+    ] = False,
     on: Device = "cpu",
     runtime: RuntimeName = "onnxruntime",
     json: Json = False,
@@ -36,12 +39,12 @@ def command(
 
     described = open_bundle(bundle).manifest.tokenizer
     if described is None and has_vocabulary(open_bundle(bundle)):
-        if keep is not None:
-            raise UsageError("--keep is for pictures, recordings and videos: a text needs all of its tokens")
+        if keep is not None or stream:
+            raise UsageError("--keep and --stream are for pictures, recordings and videos: a text is taken whole")
         return _text(bundle, file, out, mode)
     if mode is not None:
         raise UsageError(f"--mode {mode} is for texts, and {bundle} reads none")
-    return _signal(bundle, file, out, keep, on, runtime)
+    return _signal(bundle, file, out, keep, stream, on, runtime)
 
 
 def _text(bundle: Path, file: Path, out: Path, mode: str | None) -> Answer:
@@ -60,7 +63,7 @@ def _text(bundle: Path, file: Path, out: Path, mode: str | None) -> Answer:
     return Answer(data, lambda console: console.print(pairs(rows)))
 
 
-def _signal(bundle: Path, file: Path, out: Path, keep: int | None, on: str, runtime: str) -> Answer:
+def _signal(bundle: Path, file: Path, out: Path, keep: int | None, stream: bool, on: str, runtime: str) -> Answer:
     from math import log2
 
     from edgetok import api
@@ -68,7 +71,7 @@ def _signal(bundle: Path, file: Path, out: Path, keep: int | None, on: str, runt
     from edgetok.bundle import open_bundle
     from edgetok.tokenizer.tokens import write
 
-    tokens = api.tokenize(bundle, file, keep=keep, device=on, runtime=runtime)
+    tokens = api.tokenize(bundle, file, keep=keep, stream=stream, device=on, runtime=runtime)
     write(tokens, out)
     described = open_bundle(bundle).manifest.tokenizer
     assert described is not None

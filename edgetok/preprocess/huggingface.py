@@ -1,6 +1,8 @@
 """The preprocessing that a Hugging Face folder asks for, read from its JSON files without transformers."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +61,44 @@ def from_huggingface(
         A preprocess for each input that can be made from a file. An input that is absent takes arrays: the folder has
         no tokenizer.json, or says something of its pictures that `ImagePreprocess` cannot.
     """
-    stored = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
+    with _said_of(folder):
+        return _by_family(folder, config, _stored(folder), size, length)
+
+
+def stored_picture(folder: Path, default: ImagePreprocess) -> ImagePreprocess:
+    """What a folder's preprocessor_config.json says of pictures, over a default.
+
+    The default stands where the file asks for something else than to resize, cut and normalise.
+
+    Raises:
+        SourceError: it is malformed.
+    """
+    with _said_of(folder):
+        return _stored_picture(_stored(folder), default) or default
+
+
+def stored_rate(folder: Path, default: int) -> int:
+    """Samples a second, as a folder's preprocessor_config.json says it; the default where it does not.
+
+    Raises:
+        SourceError: it is no positive number.
+    """
+    rate = _stored(folder).get("sampling_rate", default)
+    if not isinstance(rate, int) or isinstance(rate, bool) or not 0 < rate <= 1_000_000:
+        raise SourceError(f"preprocessor_config.json of {folder.name}/: sampling_rate {rate!r} is none, as 24000 is")
+    return rate
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    file = folder / "preprocessor_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
+@contextmanager
+def _said_of(folder: Path) -> Iterator[None]:
+    """What is wrong in a folder's files, as an error of the source."""
     try:
-        return _by_family(folder, config, stored, size, length)
+        yield
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))
@@ -146,9 +183,10 @@ def _stored_picture(stored: dict[str, Any], default: ImagePreprocess | None) -> 
             else default.resample
             if default
             else "bilinear",
-            "scale": stored.get("rescale_factor", 1 / 255) if rescales else 1.0,
+            "scale": stored.get("rescale_factor", default.scale if default else 1 / 255) if rescales else 1.0,
             "mean": stored.get("image_mean", default.mean if default else _HALF) if normalises else (0.0, 0.0, 0.0),
             "std": stored.get("image_std", default.std if default else _HALF) if normalises else (1.0, 1.0, 1.0),
+            "channels": default.channels if default else "RGB",
         }
     )
 

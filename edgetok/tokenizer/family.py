@@ -25,6 +25,19 @@ Keep = Literal["tokens", "levels"]
 
 
 @dataclass(frozen=True)
+class Streams:
+    """How a causal codec is cut; `encode` and `decode` have `step(chunk, memory)` then.
+
+    Attributes:
+        hop: samples of a token.
+        least: tokens that the first chunk holds at least, because its start is reflected.
+    """
+
+    hop: int
+    least: int = 1
+
+
+@dataclass(frozen=True)
 class Parts:
     """The two directions of one model.
 
@@ -38,6 +51,7 @@ class Parts:
         free_tokens: whether any number of tokens can be decoded.
         most_tokens: the most of them; None where there is no bound.
         keep: what may be left out at the end; None where nothing may.
+        streams: how a causal codec is cut into chunks; None where the whole has to be there.
     """
 
     encode: torch.nn.Module
@@ -49,6 +63,7 @@ class Parts:
     free_tokens: bool = False
     most_tokens: int | None = None
     keep: Keep | None = None
+    streams: Streams | None = None
 
 
 @dataclass(frozen=True)

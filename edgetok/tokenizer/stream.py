@@ -22,16 +22,18 @@ class Stream:
         run: feeds -> outputs of the graph, by name.
         given: what goes in, "waveform" (B, channels, samples) or "ids" (B, N, L); the other comes out.
         chunk: samples or tokens that go in at once.
+        first: of the first chunk, where it is larger.
         width: S, the numbers that a stream's state has.
     """
 
-    def __init__(self, run: Run, given: str, chunk: int, width: int):
+    def __init__(self, run: Run, given: str, chunk: int, width: int, first: int = 0):
         self._run, self._given, self._chunk, self._width = run, given, chunk, width
         self._made = "ids" if given == "waveform" else "waveform"
         self._axis = {"ids": 1, "waveform": 2}
         self._waiting: np.ndarray | None = None
         self._position = self._state = np.empty(0)
         self._ended = False
+        self._next = max(first, chunk)
 
     def push(self, piece: np.ndarray) -> list[np.ndarray]:
         """Add a piece of any length.
@@ -56,8 +58,9 @@ class Stream:
                 )
             self._waiting = np.concatenate([self._waiting, piece], axis=axis)
         made = []
-        while self._waiting.shape[self._axis[self._given]] > self._chunk:  # the last one waits: it may be the end
-            made.append(self._step(self._chunk))
+        while self._waiting.shape[self._axis[self._given]] > self._next:  # the last one waits: it may be the end
+            made.append(self._step(self._next))
+            self._next = self._chunk
         return made
 
     def finish(self) -> np.ndarray:
@@ -72,7 +75,7 @@ class Stream:
         if self._waiting is None or not self._waiting.shape[self._axis[self._given]]:
             raise InputError(f"the stream is empty: {self._given} of at least one sample or token is accepted")
         self._ended = True
-        return self._step(self._chunk)
+        return self._step(self._next)
 
     def _step(self, count: int) -> np.ndarray:
         assert self._waiting is not None

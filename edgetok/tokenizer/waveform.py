@@ -57,7 +57,8 @@ class Waveform(Signal):
         import numpy as np
 
         if self.length is None or self.stride in (None, self.length):
-            return np.concatenate(pieces, axis=2)[..., : extent[0]]
+            # xcodec2 decodes a token more than a piece has, because it pads whole tokens too
+            return np.concatenate([piece[..., : self.length] for piece in pieces], axis=2)[..., : extent[0]]
         return Chunks(self.length, self.stride).join(pieces)[..., : extent[0]]
 
     def units(self, extent: tuple[int, ...]) -> float:

@@ -21,11 +21,13 @@ class CaptureOptions:
         batch: fixed batch size; None leaves the batch dynamic.
         length: tokens of a text, or samples of a waveform.
         size: height and width of an image in pixels; one number for a square.
+        stream: milliseconds of a causal codec's chunk; None where no graphs for streams are wanted.
     """
 
     batch: int | None = None
     length: int | None = None
     size: int | tuple[int, int] | None = None
+    stream: float | None = None
 
 
 def capture(source: str, options: CaptureOptions = CaptureOptions()) -> Captured:

@@ -44,7 +44,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
         licence=config.get("license"),
     )
     if family := family_of(model):
-        return capture_tokenizer(model, family, origin, options)
+        return capture_tokenizer(model, family, origin, options, folder)
     example = _example(model, options)
     length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
     preprocess = from_huggingface(folder, config, size=options.size, length=length)

@@ -19,7 +19,8 @@ from torch import nn
 from edgetok.exporters.tokenizers import _seanet
 from edgetok.modules.memory import Memory
 from edgetok.modules.residual_quantiser import ResidualQuantiser
-from edgetok.tokenizer.family import Family, Parts
+from edgetok.modules.seanet import least_tokens
+from edgetok.tokenizer.family import Family, Parts, Streams
 from edgetok.tokenizer.head import Layout
 from edgetok.tokenizer.waveform import Waveform
 
@@ -67,9 +68,14 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     """The two directions of an EncodecModel, all levels; of one with chunks, for a chunk."""
     config, levels = model.config, len(model.quantizer.layers)
     chunks = config.chunk_length is not None
+    encode, decode = Encode(model, levels), Decode(model, levels)
+    streams = None
+    if config.use_causal_conv and not (chunks or config.normalize):
+        least = max(least_tokens(encode.encoder, config.hop_length), least_tokens(decode.decoder, 1))
+        streams = Streams(config.hop_length, least)
     return Parts(
-        encode=Encode(model, levels),
-        decode=Decode(model, levels),
+        encode=encode,
+        decode=decode,
         shape=(config.audio_channels, config.chunk_length if chunks else length or 40 * config.hop_length),
         layout=Layout(config.codebook_dim, (config.codebook_size,) * levels, skips=True),
         signal=Waveform(
@@ -79,6 +85,7 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
         free={} if chunks else {2: "samples"},
         free_tokens=not chunks,
         keep="levels",
+        streams=streams,
     )  # fmt: skip
 
 

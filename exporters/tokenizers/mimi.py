@@ -20,7 +20,7 @@ from edgetok.exporters.tokenizers import _seanet
 from edgetok.modules.memory import Memory
 from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.modules.sliding_transformer import Shape, SlidingTransformer
-from edgetok.tokenizer.family import Family, Parts
+from edgetok.tokenizer.family import Family, Parts, Streams
 from edgetok.tokenizer.head import Layout
 from edgetok.tokenizer.waveform import Waveform
 
@@ -117,16 +117,17 @@ def _transformer(of: nn.Module, config: Any) -> SlidingTransformer:
 def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
     """The two directions of a MimiModel, all levels."""
     config = model.config
-    levels = config.num_quantizers
+    levels, hop = config.num_quantizers, round(config.sampling_rate / config.frame_rate)
     return Parts(
         encode=Encode(model, levels),
         decode=Decode(model, levels),
-        shape=(1, length or round(20 * config.sampling_rate / config.frame_rate)),
+        shape=(1, length or 20 * hop),
         layout=Layout(config.codebook_dim, (config.codebook_size,) * levels, skips=True),
         signal=Waveform(rate=config.sampling_rate, channels=1),
         free={2: "samples"},
         free_tokens=True,
         keep="levels",
+        streams=Streams(hop),
     )
 
 
