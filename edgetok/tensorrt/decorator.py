@@ -7,14 +7,11 @@ Attributes of such a plugin are not kept in the engine, so all of them end up in
 
 from __future__ import annotations
 
-from dataclasses import fields
 from inspect import Parameter, Signature
 from typing import Any
 
-from edgetok.tensorrt.node import NAMESPACE, TYPES, PluginNode
+from edgetok.tensorrt.node import ATTRIBUTE_NAMES, NAMESPACE, TYPES, PluginNode
 from edgetok.tensorrt.term import evaluate
-
-ATTRIBUTES = tuple(field.name for field in fields(PluginNode))
 
 
 def register(operator: str, inputs: int, outputs: int) -> None:
@@ -30,7 +27,7 @@ def register(operator: str, inputs: int, outputs: int) -> None:
     name, tensors = f"{NAMESPACE}::{operator}", [f"input{i}" for i in range(inputs)]
     described = [Parameter(tensor, Parameter.POSITIONAL_OR_KEYWORD, annotation=trtp.TensorDesc) for tensor in tensors]
     # All of them everywhere: TensorRT passes all to aot_impl, whatever its signature names.
-    attributes = [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, annotation=str) for key in ATTRIBUTES]
+    attributes = [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, annotation=str) for key in ATTRIBUTE_NAMES]
     results = tuple[(trtp.TensorDesc,) * outputs]  # type: ignore[misc]
     given = Parameter("outputs", Parameter.POSITIONAL_OR_KEYWORD, annotation=results)
     tactic = Parameter("tactic", Parameter.POSITIONAL_OR_KEYWORD, annotation=int)

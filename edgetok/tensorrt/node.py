@@ -74,7 +74,7 @@ class PluginNode:
 
     def attributes(self) -> dict[str, str]:
         """What is written on the node, TensorRT's own two included: 10.9 and older do not take them from the domain."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = {name: getattr(self, name) for name in ATTRIBUTE_NAMES}
         return {**own, "plugin_namespace": NAMESPACE, "plugin_version": VERSION}
 
     def terms(self) -> tuple[list[str], list[str]]:
@@ -106,6 +106,9 @@ class PluginNode:
         given = len(_listed(self.inputs)) + len(scalars) + len(self.outputs())
         taken = entry[1].count(".param") if entry else 0
         _expect(taken == given, "ptx", f"an entry of {taken} parameters", f"{given}: inputs, scalars, outputs")
+
+
+ATTRIBUTE_NAMES = tuple(field.name for field in fields(PluginNode))
 
 
 def without_scratch(ptx: str) -> str:
