@@ -33,8 +33,9 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ 
 def keep_tokens(x: tuple, order: tuple, kind: str = "float") -> PluginNode:
     """The kernel's launch for these sizes."""
     (batch, count, width), kept = x, order[1]
+    result = (kind, (batch, kept, width))
     return PluginNode.of(
-        "keep_tokens", PTX, (kept, batch), 128, 0, (count, kept, width), (kind, "int64"), ((kind, (batch, kept, width)),)
+        "keep_tokens", PTX, (kept, batch), 128, 0, (count, kept, width), (kind, "int64"), (result,)
     )
 
 
@@ -135,7 +136,7 @@ def test_the_library_launches_what_the_node_says(tmp_path: Path) -> None:
     launch = "0 bytes, stream 0x40: 0x10 0x20 31 12 8 0x30"
     assert done.stdout.split("\n") == [
         "types 0 0", "shapes 0: 3 12 8", "formats 1 1 1 0",
-        "function keep_tokens of //\n// Genera".split("\n")[0], "// Genera",
+        "function keep_tokens",
         f"launch 12 3 1, 128 1 1, {launch}", "enqueue 0",
         f"launch 12 5 1, 128 1 1, {launch}", "enqueue 0", "enqueue 0", "unloaded", "",
     ]  # fmt: skip
@@ -153,9 +154,12 @@ def test_a_bundle_gets_plugin_nodes() -> None:
 
 
 def test_devices_that_take_no_plugins_are_refused() -> None:
-    assert lowering.form(ORIN) == "library"
-    with pytest.raises(Refusal, match="rtx-4090 takes no plugins: TensorRT-RTX takes no plugins; leave them out"):
-        lowering.lower(model(), DESKTOP, kernel_of)
+    assert (lowering.form(ORIN), lowering.form(DESKTOP)) == ("library", "decorator")
+    rtx = DESKTOP.runtimes[0].model_copy(update={"name": "tensorrt-rtx", "version": "1.7"})
+    old = DESKTOP.runtimes[0].model_copy(update={"name": "tensorrt", "version": "8.5"})
+    for offer, told in ((rtx, "TensorRT-RTX takes no plugins"), (old, "TensorRT 8.5 is older than 10.0")):
+        with pytest.raises(Refusal, match=rf"rtx-4090 takes no plugins.*: {told}; leave them out"):
+            lowering.lower(model(), DESKTOP.model_copy(update={"runtimes": (offer,)}), kernel_of)
     with pytest.raises(Refusal, match="x86-cpu takes no plugins: it has no TensorRT"):
         lowering.form(DEVICES["x86-cpu"])
     with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
@@ -190,7 +194,7 @@ def test_a_launch_that_cannot_be_is_refused() -> None:
         }  # fmt: skip
         with pytest.raises(InputError, match=told):
             PluginNode.of(**{**launch, **change})
-    with pytest.raises(InputError, match="reads keep_tokens_param_5, scratch memory"):
+    with pytest.raises(InputError, match="reads keep_tokens_param_4, scratch memory"):
         without_scratch(PTX)
 
 

@@ -1,7 +1,7 @@
 """Plugin nodes for TensorRT: an operator's node takes its compiled kernel along, where there is one for the device.
 
-The function of standard operators of that name goes from the graph: TensorRT's parser would write it out, and never look
-for the plugin. Operators without a kernel keep their bodies, written out.
+The function of standard operators of that name goes from the graph: TensorRT's parser would write it out, and never
+look for the plugin. Operators without a kernel keep their bodies, written out.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edgetok.device import Device
     from edgetok.tensorrt.node import PluginNode
 
-# From a node and a compute capability such as "8.7" to its kernel and the inputs that the kernel takes, by their places;
-# None where there is no kernel for it. Terms of the kernel count the taken inputs only.
+# From a node and a compute capability such as "8.7" to its kernel and the inputs that the kernel takes, by their
+# places; None where there is no kernel for it. Terms of the kernel count the taken inputs only.
 KernelOf = Callable[[ir.Node, str], "tuple[PluginNode, Sequence[int]] | None"]
 Form = Literal["decorator", "library"]
 FROM_TYPE = {

@@ -1,6 +1,7 @@
 """The plugin library in C++: built by g++ on the machine that runs the engines, where JetPack brought the headers.
 
-It needs neither CUDA's compiler nor its libraries: kernels come as PTX on the nodes, and the driver is opened at run time.
+It needs neither CUDA's compiler nor its libraries: kernels come as PTX on the nodes, and the driver is opened when the
+first of them runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PLACES = (
     "/usr/include/aarch64-linux-gnu", "/usr/include/x86_64-linux-gnu", "/usr/include", "/usr/local/cuda/include"
 )  # fmt: skip
 
-_beside, _inside = (folder / "plugins" / "tensorrt" for folder in (Path(__file__).parents[2], Path(__file__).parents[1]))
+_beside, _inside = (Path(__file__).parents[up] / "plugins" / "tensorrt" for up in (2, 1))
 SOURCES = _inside if _inside.is_dir() else _beside  # as the packages lie in a wheel, or in a checkout
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from edgetok.errors import InputError
 
@@ -64,7 +64,7 @@ class Term:
         return self.text
 
 
-Size = Union[int, Term]
+Size = int | Term
 
 
 def evaluate(text: str, sizes: Sequence[Sequence[Any]], constant: Callable[[int], Any] = int) -> Any:

@@ -3,8 +3,8 @@
     python bindings.py < nodes.json
 
 `tensorrt_bindings` must be importable and libnvinfer be a stub (stub.c). nodes.json: a list of {operator, attributes,
-types, shapes}: a plugin node, and its inputs. What the builder gives to a plugin (expressions of sizes, the registry) is
-replaced by the plainest Python; validation, tactics and launch arithmetic are NVIDIA's.
+types, shapes}: a plugin node, and its inputs. What the builder gives to a plugin (expressions of sizes, the registry)
+is replaced by the plainest Python; validation, tactics and launch arithmetic are NVIDIA's.
 """
 
 import json

@@ -10,25 +10,28 @@ using namespace nvinfer1;
 
 extern "C" IPluginCreatorInterface* const* getCreators(int32_t& count);
 
-struct Number final : IDimensionExpr {
+// TensorRT's interfaces of expressions call an implementation behind them; here each is its own.
+struct Number final : IDimensionExpr, apiv::VDimensionExpr {
     explicit Number(int64_t value)
         : value(value)
     {
+        mImpl = this;
     }
-    bool isConstant() const noexcept override { return true; }
-    int64_t getConstantValue() const noexcept override { return value; }
-    bool isSizeTensor() const noexcept override { return false; }
+    bool isConstant() const override { return true; }
+    int64_t getConstantValue() const override { return value; }
+    bool isSizeTensor() const override { return false; }
     int64_t value;
 };
 
-struct Builder final : IExprBuilder {
-    IDimensionExpr const* constant(int64_t value) noexcept override
+struct Builder final : IExprBuilder, apiv::VExprBuilder {
+    Builder() { mImpl = this; }
+    IDimensionExpr const* constant(int64_t value) override
     {
         held.push_back(std::make_unique<Number>(value));
         return held.back().get();
     }
     IDimensionExpr const* operation(
-        DimensionOperation name, IDimensionExpr const& left, IDimensionExpr const& right) noexcept override
+        DimensionOperation name, IDimensionExpr const& left, IDimensionExpr const& right) override
     {
         auto const a = left.getConstantValue(), b = right.getConstantValue();
         switch (name) {
@@ -38,6 +41,10 @@ struct Builder final : IExprBuilder {
         case DimensionOperation::kFLOOR_DIV: return constant(a / b);
         default: return nullptr;
         }
+    }
+    IDimensionExpr const* declareSizeTensor(int32_t, IDimensionExpr const&, IDimensionExpr const&) override
+    {
+        return nullptr;
     }
     std::vector<std::unique_ptr<Number>> held;
 };
@@ -73,7 +80,7 @@ int main(int argc, char** argv)
     for (int i = 0; i < 2; ++i) {
         in[i].nbDims = tensors[i].dims.nbDims = i ? 2 : 3;
         for (int axis = 0; axis < in[i].nbDims; ++axis) {
-            in[i].d[axis] = builder.constant(sizes[i][axis]);
+            in[i].d[axis] = static_cast<apiv::VExprBuilder&>(builder).constant(sizes[i][axis]);
             tensors[i].dims.d[axis] = sizes[i][axis];
         }
         tensors[i].type = kinds[i];

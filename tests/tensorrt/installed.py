@@ -1,4 +1,4 @@
-"""What of NVIDIA's the tests use: installed from the registry into a cache beside edgetok's, and never part of the project."""
+"""What of NVIDIA's the tests use: installed from the registry into a cache, and never part of the project."""
 
 import os
 import subprocess
