@@ -28,7 +28,7 @@ def register(operator: str, inputs: int, outputs: int) -> None:
     described = [Parameter(tensor, Parameter.POSITIONAL_OR_KEYWORD, annotation=trtp.TensorDesc) for tensor in tensors]
     # All of them everywhere: TensorRT passes all to aot_impl, whatever its signature names.
     attributes = [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, annotation=str) for key in ATTRIBUTE_NAMES]
-    results = tuple[(trtp.TensorDesc,) * outputs]  # type: ignore[misc]
+    results = tuple[(trtp.TensorDesc,) * outputs]  # type: ignore[misc, valid-type]
     given = Parameter("outputs", Parameter.POSITIONAL_OR_KEYWORD, annotation=results)
     tactic = Parameter("tactic", Parameter.POSITIONAL_OR_KEYWORD, annotation=int)
     returned = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
