@@ -1,0 +1,125 @@
+"""Plugin nodes for TensorRT: an operator's node takes its compiled kernel along, where there is one for the device.
+
+The function of standard operators of that name goes from the graph: TensorRT's parser would write it out, and never
+look for the plugin. Operators without a kernel keep their bodies, written out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import onnx_ir as ir
+
+from edgetok.errors import Refusal
+from edgetok.tensorrt.node import NAMESPACE
+from edgetok.tensorrt.term import Size, Term
+
+if TYPE_CHECKING:
+    from edgetok.device import Device
+    from edgetok.tensorrt.node import PluginNode
+
+# From a node and a compute capability such as "8.7" to its kernel and the inputs that the kernel takes, by their
+# places; None where there is no kernel for it. Terms of the kernel count the taken inputs only.
+KernelOf = Callable[[ir.Node, str], "tuple[PluginNode, Sequence[int]] | None"]
+Form = Literal["decorator", "library"]
+FROM_TYPE = {
+    ir.DataType.FLOAT: "float", ir.DataType.FLOAT16: "half", ir.DataType.BFLOAT16: "bf16", ir.DataType.INT8: "int8",
+    ir.DataType.INT32: "int32", ir.DataType.INT64: "int64", ir.DataType.BOOL: "bool", ir.DataType.UINT8: "uint8",
+}  # fmt: skip
+
+
+def form(device: Device) -> Form:
+    """How the device's TensorRT takes plugins: by its decorators, which came with 10.9, or as a C++ library.
+
+    Raises:
+        Refusal: it takes none, with what is possible there.
+    """
+    offers = {offer.name: offer for offer in device.runtimes}
+    if device.sm is None or "tensorrt" not in offers:
+        why = "TensorRT-RTX takes no plugins" if "tensorrt-rtx" in offers else "it has no TensorRT"
+        raise Refusal(f"{device.name} takes no plugins: {why}", way_out="leave them out: operators keep their bodies")
+    offer = offers["tensorrt"]
+    if not offer.at_least("10.0"):
+        raise Refusal(
+            f"{device.name} takes no plugins of edgetok: TensorRT {offer.version} is older than 10.0",
+            way_out="leave them out: operators keep their bodies",
+        )
+    return "decorator" if offer.at_least("10.9") else "library"
+
+
+def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
+    """Let each node that has a kernel become a plugin node, and write out the others, in place.
+
+    Args:
+        model: a bundle's graph.
+        device: the target, whose runtime and compute capability decide.
+        kernel_of: finds the kernel of a node.
+
+    Returns:
+        How many nodes of which operator became plugins.
+
+    Raises:
+        Refusal: the device takes no plugins, or no node has a kernel.
+    """
+    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
+    form(device)
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    assert device.sm is not None
+    plugins: Counter[str] = Counter()
+    for node in [node for node in model.graph if node.domain == NAMESPACE]:
+        found = kernel_of(node, device.sm)
+        if found is None:
+            continue
+        kernel, taken = found
+        node.attributes.clear()
+        for name, text in kernel.attributes().items():
+            node.attributes.add(ir.AttrString(name, text))
+        inputs = [node.inputs[place] for place in taken]
+        node.resize_inputs(len(inputs))
+        for place, value in enumerate(inputs):
+            node.replace_input_with(place, value)
+        plugins[node.op_type] += 1
+    if not plugins:
+        raise Refusal("no operator of this graph has a kernel for TensorRT", way_out="export it with --reduce")
+    for key in [key for key in model.functions if key[0] == NAMESPACE and key[1] in plugins]:
+        del model.functions[key]
+    InlinePass()(model)
+    model.opset_imports[NAMESPACE] = 1
+    return plugins
+
+
+def sizes(node: ir.Node, taken: Sequence[int]) -> list[tuple[Size, ...]]:
+    """The shapes of some inputs of a node; sizes that are not fixed are terms.
+
+    Raises:
+        Refusal: a shape is not known.
+    """
+    found = []
+    for at, place in enumerate(taken):
+        value = node.inputs[place]
+        if value is None or value.shape is None:
+            told = f"the shape of input {place} of {node.op_type} is not known"
+            raise Refusal(told, node=node.name, way_out="export the model again")
+        shape = enumerate(value.shape)
+        found.append(tuple(size if isinstance(size, int) else Term.size(at, axis) for axis, size in shape))
+    return found
+
+
+def types(node: ir.Node, taken: Sequence[int]) -> list[str]:
+    """The types of some inputs of a node, as plugin nodes spell them.
+
+    Raises:
+        Refusal: a type is not known, or TensorRT has none like it.
+    """
+    found = []
+    for place in taken:
+        value = node.inputs[place]
+        dtype = value.dtype if value is not None else None
+        if dtype not in FROM_TYPE:
+            told = f"input {place} of {node.op_type} is {dtype}, and plugins take {', '.join(FROM_TYPE.values())}"
+            raise Refusal(told, node=node.name, way_out="export it in fp32 or fp16")
+        found.append(FROM_TYPE[dtype])
+    return found

@@ -1,0 +1,213 @@
+"""TensorRT plugins without TensorRT: NVIDIA's own validation and launch arithmetic, its registry, and the C++ form.
+
+What a plugin launches is KeepTokens in Triton (tests/tensorrt/keep_tokens.py), compiled for sm_80 and newer.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgetok import devices
+from edgetok import graph as g
+from edgetok.errors import EdgetokError, InputError, Refusal, UsageError
+from edgetok.lowering import plugins as lowering
+from edgetok.plugins import add_functions
+from edgetok.tensorrt import library
+from edgetok.tensorrt.node import ATTRIBUTE_NAMES, PluginNode, without_scratch
+from edgetok.tensorrt.term import Term, evaluate
+from tests.tensorrt import installed
+
+PTX = (installed.HERE / "keep_tokens.ptx").read_text()
+DEVICES = {device.name: device for device in devices.load_all()}
+ORIN, DESKTOP = DEVICES["jetson-orin-nano-jp62"], DEVICES["rtx-4090"]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+def keep_tokens(x: tuple, order: tuple, kind: str = "float") -> PluginNode:
+    """The kernel's launch for these sizes."""
+    (batch, count, width), kept = x, order[1]
+    result = (kind, (batch, kept, width))
+    return PluginNode.of(
+        "keep_tokens", PTX, (kept, batch), 128, 0, (count, kept, width), (kind, "int64"), (result,)
+    )
+
+
+NODE = keep_tokens(tuple(Term.size(0, axis) for axis in range(3)), tuple(Term.size(1, axis) for axis in range(2)))
+
+
+def kernel_of(node: ir.Node, sm: str) -> tuple[PluginNode, list[int]] | None:
+    """KeepTokens alone has a kernel here."""
+    if node.op_type != "KeepTokens":
+        return None
+    return keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0]), [0, 1]
+
+
+def model(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
+    """KeepTokens and SumTokens of a free batch."""
+    x = ir.Value(name="x", shape=ir.Shape(["batch", 31, 8]), type=ir.TensorType(dtype))
+    index = ir.Value(name="index", shape=ir.Shape(["batch", 12]), type=ir.TensorType(ir.DataType.INT64))
+    graph = ir.Graph([x, index], [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
+    kept = g.Emitter(graph).KeepTokens(x, index, domain="edgetok")
+    graph.outputs.append(g.Emitter(graph).Identity(kept))
+    made = ir.Model(graph, ir_version=g.IR_VERSION)
+    add_functions(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "11.4.0.106",
+        *(pytest.param(older, marks=pytest.mark.more) for older in ("10.9.0.34", "10.13.3.9", "10.16.1.11")),
+    ],
+)
+def test_nvidia_takes_the_plugin_and_computes_its_launch(version: str) -> None:
+    shapes = [[[3, 31, 8], [3, 12]], [[1, 197, 384], [1, 197]], [[2, 9, 4], [2, 0]]]
+    nodes = [
+        {"operator": "KeepTokens", "attributes": NODE.attributes(), "types": ["float", "int64"], "shapes": pair}
+        for pair in shapes
+    ]
+    text = json.dumps(nodes)
+    script = [sys.executable, "-W", "ignore", str(installed.HERE / "bindings.py")]
+    done = subprocess.run(script, input=text, env=installed.bindings(version), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["version"] == version
+    for ((batch, count, width), (_, kept)), got in zip(shapes, told["nodes"], strict=True):
+        assert got["fields"] == list(ATTRIBUTE_NAMES)  # the order in which aot_impl gets them
+        assert got["outputs"] == [["float", [batch, kept, width]]]
+        assert got["combination"] == ["float", "int64", "float"]
+        block = {"block_x": 128, "block_y": 1, "block_z": 1, "shared_mem": 0}
+        assert got["launch"] == {"grid_x": kept, "grid_y": batch, "grid_z": 1, **block}
+        assert got["scalars"] == [count, kept, width]
+        assert (got["kernel"], got["ptx"]) == ("keep_tokens", PTX)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, as the command builds it."""
+    headers = [word for folder in installed.headers() for word in ("--headers", str(folder))]
+    folder = tmp_path_factory.mktemp("library")
+    command = [sys.executable, "-m", "edgetok", "build-plugins", "-o", str(folder), *headers, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(json.loads(done.stdout)["library"])
+
+
+@needs_compiler
+def test_the_library_registers_with_nvidias_registry(built: Path) -> None:
+    good = {name: NODE.attributes()[name] for name in ATTRIBUTE_NAMES}
+    wrong = {
+        "kernel": "another", "ptx": "", "grid": "1, 1", "block": "1025", "shared": "49153",
+        "inputs": "complex", "results": "float 1",
+    }  # fmt: skip
+    given = [good, *({**good, name: text} for name, text in wrong.items()), {**good, "block": 128}, {}]
+    command = [sys.executable, str(installed.HERE / "registry.py"), str(built), "KeepTokens"]
+    done = subprocess.run(command, input=json.dumps(given), env=installed.registry(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {"BipartiteMatch", "KeepTokens", "LutMatMul", "MergeTokens"} <= set(told["creators"])
+    assert told["fields"] == list(ATTRIBUTE_NAMES) and told["stranger"]
+    assert told["plugins"] == [["KeepTokens", "edgetok", 1], *[None] * (len(given) - 1)]
+    for name, text in wrong.items():
+        assert f"edgetok::KeepTokens: {name}" in done.stderr or text in done.stderr
+
+
+@needs_compiler
+def test_the_library_launches_what_the_node_says(tmp_path: Path) -> None:
+    folders = [f"-isystem{folder}" for folder in installed.headers()]
+    program, driver = tmp_path / "harness", tmp_path / "libcuda.so.1"
+    sources = [installed.HERE / "harness.cpp", *sorted(library.SOURCES.glob("*.cpp"))]
+    flags = ["-std=c++17", "-Wno-deprecated-declarations", '-DEDGETOK_OPERATORS="KeepTokens"', f"-I{library.SOURCES}"]
+    subprocess.run(["g++", *flags, *folders, *map(str, sources), "-o", program, "-ldl"], check=True)
+    attributes = [f"{name}={text}" for name, text in NODE.attributes().items()]
+    without = subprocess.run([program, *attributes], capture_output=True, text=True)
+    assert without.stdout.endswith("enqueue -1\n" * 3) and "libcuda.so.1 was not found" in without.stderr
+    subprocess.run(["gcc", "-shared", "-fPIC", installed.HERE / "stub_driver.c", "-o", driver], check=True)
+    own = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([program, *attributes], env=own, capture_output=True, text=True)
+    launch = "0 bytes, stream 0x40: 0x10 0x20 31 12 8 0x30"
+    assert done.stdout.split("\n") == [
+        "types 0 0", "shapes 0: 3 12 8", "formats 1 1 1 0",
+        "function keep_tokens",
+        f"launch 12 3 1, 128 1 1, {launch}", "enqueue 0",
+        f"launch 12 5 1, 128 1 1, {launch}", "enqueue 0", "enqueue 0", "unloaded", "",
+    ]  # fmt: skip
+
+
+def test_a_bundle_gets_plugin_nodes() -> None:
+    lowered = model()
+    assert lowering.lower(lowered, ORIN, kernel_of) == {"KeepTokens": 1}
+    node = next(node for node in lowered.graph if node.op_type == "KeepTokens")
+    written = {name: attribute.value for name, attribute in node.attributes.items()}
+    assert written["plugin_namespace"] == "edgetok" and written["plugin_version"] == "1"
+    assert written["grid"] == "12, 0.0, 1" and written["scalars"] == "31, 12, 8"  # only the batch is left open
+    assert written["results"] == "float: 0.0, 12, 8" and not lowered.functions
+    assert list(written)[: len(ATTRIBUTE_NAMES)] == list(ATTRIBUTE_NAMES)
+
+
+def test_devices_that_take_no_plugins_are_refused() -> None:
+    assert (lowering.form(ORIN), lowering.form(DESKTOP)) == ("library", "decorator")
+    rtx = DESKTOP.runtimes[0].model_copy(update={"name": "tensorrt-rtx", "version": "1.7"})
+    old = DESKTOP.runtimes[0].model_copy(update={"name": "tensorrt", "version": "8.5"})
+    for offer, told in ((rtx, "TensorRT-RTX takes no plugins"), (old, "TensorRT 8.5 is older than 10.0")):
+        with pytest.raises(Refusal, match=rf"rtx-4090 takes no plugins.*: {told}; leave them out"):
+            lowering.lower(model(), DESKTOP.model_copy(update={"runtimes": (offer,)}), kernel_of)
+    with pytest.raises(Refusal, match="x86-cpu takes no plugins: it has no TensorRT"):
+        lowering.form(DEVICES["x86-cpu"])
+    with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
+        lowering.lower(model(), ORIN, lambda node, sm: None)
+    with pytest.raises(Refusal, match=r"input 0 of KeepTokens is DOUBLE, and plugins take float, half"):
+        lowering.lower(model(ir.DataType.DOUBLE), ORIN, kernel_of)
+
+
+def test_terms_are_pythons_arithmetic() -> None:
+    n, batch = Term.size(0, 1), Term.size(1, 0)
+    term = (n * batch + 15 - 2 * n) // 16 + (100 - batch)
+    for size, items in ((197, 3), (1, 1), (0, 7)):
+        assert evaluate(str(term), [[items, size], [items]]) == (size * items + 15 - 2 * size) // 16 + (100 - items)
+    for text in ("", "1 2", "1 +", "2.0", "0.9", "1 0 /", "x", "0.0.0"):
+        with pytest.raises(InputError, match="is no size over inputs of ranks"):
+            evaluate(text, [[3, 4]])
+    with pytest.raises(InputError, match="not known before the engine runs"):
+        np.zeros(n)
+
+
+def test_a_launch_that_cannot_be_is_refused() -> None:
+    for change, told in (
+        ({"threads": 0}, "block: got '0', expected 1 to 1024 threads"),
+        ({"shared": 49153}, "shared: got '49153'"),
+        ({"kernel": "another"}, "kernel: got 'another', expected the name of an entry"),
+        ({"scalars": (1, 2)}, "ptx: got 'an entry of 6 parameters', expected 5: inputs, scalars, outputs"),
+        ({"inputs": ("double", "int64")}, "inputs or results: got 'double'"),
+    ):
+        launch = {
+            "kernel": "keep_tokens", "ptx": PTX, "grid": (1,), "threads": 128, "shared": 0, "scalars": (1, 2, 3),
+            "inputs": ("float", "int64"), "results": (("float", (1, 2)),),
+        }  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            PluginNode.of(**{**launch, **change})
+    with pytest.raises(InputError, match="reads keep_tokens_param_4, scratch memory"):
+        without_scratch(PTX)
+
+
+def test_build_plugins_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "PLACES", (str(tmp_path),))
+    with pytest.raises(UsageError, match=r"no NvInferRuntime.h \(TensorRT\) in .*: give its folder with --headers"):
+        library.build(tmp_path, ["KeepTokens"])
+    for name in library.HEADERS:
+        (tmp_path / name).write_text("#error not these")
+    if shutil.which("g++"):
+        with pytest.raises(EdgetokError, match="failed on the plugin library"):
+            library.build(tmp_path / "out", ["KeepTokens"])
+        assert not list((tmp_path / "out").iterdir())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match="no C\\+\\+ compiler 'no-such-compiler'"):
+        library.build(tmp_path, ["KeepTokens"])
