@@ -35,7 +35,7 @@ SIDES = ("dense", "window", "block-topk", "lists", "gathered")
 HEADS, WIDTH, BLOCK = 6, 64, 64
 
 
-def lists(op: Emitter, side: str, query: ir.Value, key: ir.Value, tokens: int, density: float) -> Lists:
+def lists(op: Emitter, side: str, qkv: list[ir.Value], tokens: int, density: float) -> Lists:
     """What a side attends to."""
     if side not in ("window", "block-topk"):
         blocks = -(-tokens // BLOCK)
@@ -46,7 +46,7 @@ def lists(op: Emitter, side: str, query: ir.Value, key: ir.Value, tokens: int, d
     size = round(density * tokens) if density < 1 else 2 * tokens
     option = f"size={size}" if side == "window" else f"density={density}"
     spec = attention.parse(f"{side}:{option},block={BLOCK}")
-    site = AttentionSite(op, query, key, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
+    site = AttentionSite(op, *qkv, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
     return attention.load(side).lists(site, spec.config)
 
 
@@ -59,7 +59,7 @@ def session(side: str, tokens: int, density: float, threads: int) -> onnxruntime
     if side == "dense":
         y = op.Attention(q, k, v)
     else:
-        chosen = lists(op, side, q, k, tokens, density)
+        chosen = lists(op, side, inputs, tokens, density)
         y = op.BlockSparseAttention(
             q, k, v, chosen.index, chosen.count, np.zeros((1, 1), np.float32), domain="edgetok", block_q=BLOCK,
             block_k=BLOCK, scale=WIDTH**-0.5, causal=0, window=chosen.window, pinned=chosen.pinned,

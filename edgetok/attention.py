@@ -35,6 +35,11 @@ class Lists:
         pinned: how many first keys are seen from any distance.
         density: the share of the pairs of blocks that are attended to (of those that a causal model could attend to);
             the most it can be, where the lists' lengths depend on the input.
+        block_k: tokens of a block of keys, where these are smaller than those of queries; 0 for the same.
+        query, key, value: what attends and is attended to in place of the site's: sorted, or with further keys. In a
+            causal model these stand in front, and are seen by all whose lists hold them.
+        bias: (1 or B, K) fp32 what is added to the scores of these keys, in place of the site's.
+        restore: what attention gives of such queries -> (B, h, N, d) in the tokens' order.
     """
 
     index: ir.Value
@@ -43,6 +48,12 @@ class Lists:
     window: int = -1
     pinned: int = 0
     density: float = 1.0
+    block_k: int = 0
+    query: ir.Value | None = None
+    key: ir.Value | None = None
+    value: ir.Value | None = None
+    bias: ir.Value | None = None
+    restore: Callable[[ir.Value], ir.Value] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class AttentionState:
         scale: of the scores.
         prefix: leading tokens that are no patches.
         causal: whether a token sees only those before it and itself.
+        ids: (B, N) the tokens of a text; None for anything else.
     """
 
     queries: torch.Tensor
@@ -63,6 +75,7 @@ class AttentionState:
     scale: float
     prefix: int
     causal: bool
+    ids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

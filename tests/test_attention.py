@@ -35,7 +35,7 @@ def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "f
     return model, done
 
 
-def masked(text: str, prefix: int, causal: bool):
+def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None):
     """torch's attention, with the reference's mask: it knows nothing of the graph."""
     spec = attention.parse(text)
     chosen = attention.load(spec.name)
@@ -48,7 +48,7 @@ def masked(text: str, prefix: int, causal: bool):
         if attn_mask is not None:
             size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
         scale = width**-0.5 if scale is None else scale
-        seen = chosen.reference(AttentionState(query, key, size, scale, prefix, causal), spec.config)
+        seen = chosen.reference(AttentionState(query, key, size, scale, prefix, causal, ids), spec.config)
         if causal:
             seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
         scores = query @ key.mT * scale
@@ -70,7 +70,8 @@ def agree(family, text, native, monkeypatch, batch=2, padded=False):
     causal = family in CAUSAL
     prefix = hooks.PREFIX.get(family, 1 if "input_ids" in feeds else 0)
     with monkeypatch.context() as patched, torch.no_grad():
-        patched.setattr(functional, "scaled_dot_product_attention", masked(text, prefix, causal))
+        attend = masked(text, prefix, causal, feeds.get("input_ids"))
+        patched.setattr(functional, "scaled_dot_product_attention", attend)
         double = {k: v.double() if v.is_floating_point() else v for k, v in feeds.items()}
         wanted = module.double()(**double).last_hidden_state
     module.float()
@@ -176,7 +177,7 @@ def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> t
     spec, (_, heads, tokens, width) = attention.parse(text), query.shape
     values = [
         ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *each.shape[1:]]))
-        for name, each in (("q", query), ("k", key))
+        for name, each in (("q", query), ("k", key), ("v", key))
     ]
     graph = ir.Graph(values, [], nodes=[], opset_imports={"": 23}, name="choose")
     site = AttentionSite(
@@ -186,7 +187,7 @@ def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> t
     for name, value in (("index", lists.index), ("count", lists.count)):
         value.name, value.type = name, ir.TensorType(ir.DataType.INT32)
         graph.outputs.append(value)
-    found = run(session(ir.Model(graph, ir_version=10)), {"q": query, "k": key})
+    found = run(session(ir.Model(graph, ir_version=10)), {"q": query, "k": key, "v": key})
     blocks = site.blocks(spec.config.block)
     counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
     slots = torch.where(counted, found["index"].long(), blocks)

@@ -26,7 +26,9 @@ class AttentionSite:
     Attributes:
         op: writes nodes: `site.op.MatMul(a, b)`.
         query: (B, h, N, d)
-        key: (B, g, N, d), shared by h / g heads each.
+        key, value: (B, g, N, d), shared by h / g heads each.
+        ids: (B, N) int64, the tokens of a text; None where the graph is given none.
+        bias: (B, 1, 1, N) added per key for sizes and padding; None for nothing.
         size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         scale: of the scores.
         heads, groups: h and g.
@@ -39,6 +41,7 @@ class AttentionSite:
     op: g.Emitter
     query: ir.Value
     key: ir.Value
+    value: ir.Value
     size: ir.Value | None
     scale: float
     heads: int
@@ -47,10 +50,19 @@ class AttentionSite:
     width: int
     prefix: int
     causal: bool
+    ids: ir.Value | None = None
+    bias: ir.Value | None = None
 
     def blocks(self, block: int) -> int:
         """Of so many tokens."""
         return -(-self.tokens // block)
+
+    def bias_row(self) -> ir.Value | np.ndarray:
+        """(B or 1, N or 1) fp32: what is added to the scores of each key."""
+        if self.bias is None:
+            return np.zeros((1, 1), np.float32)
+        row: ir.Value = self.op.Reshape(self.op.Cast(self.bias, to=ir.DataType.FLOAT), np.array([0, -1]))
+        return row
 
 
 def attend_sparsely(view: TransformerView, spec: sparse.AttentionSpec) -> tuple[SparseBlock, ...]:
@@ -94,9 +106,13 @@ def _attend(
     assert query is not None and keys is not None
     heads, width, groups = query[1], query[3], keys[1]
     assert heads and width and groups
+    row = stage.bias
+    if row is None and stage.size is not None:
+        row = key_bias(op, stage.size, proportional=False, padded=True)
+    ids = next((value for value in view.model.graph.inputs if value.name == "input_ids"), None)
     site = AttentionSite(
-        op, block.query, block.key, stage.size, view.scale(block), heads, groups, stage.fixed, width, view.prefix,
-        causal,
+        op, block.query, block.key, block.value, stage.size, view.scale(block), heads, groups, stage.fixed, width,
+        view.prefix, causal, ids, row,
     )  # fmt: skip
     side = spec.config.block
     lists = chosen.lists(site, spec.config)
@@ -107,20 +123,17 @@ def _attend(
             node=block.attention.name,
             way_out="take smaller blocks, block=16, or leave such short sequences dense",
         )
-    bias: ir.Value | np.ndarray = np.zeros((1, 1), np.float32)
-    row = stage.bias
-    if row is None and stage.size is not None:
-        row = key_bias(op, stage.size, proportional=False, padded=True)
-    if row is not None:
-        bias = op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1]))
-    first = lists.whole * side
-    rest = op.Slice(block.query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else block.query
+    query, first = lists.query or block.query, lists.whole * side
+    rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
     attended = op.BlockSparseAttention(
-        rest, block.key, block.value, lists.index, lists.count, bias, domain="edgetok", block_q=side, block_k=side,
-        scale=site.scale, causal=int(causal), window=lists.window, pinned=lists.pinned,
+        rest, lists.key or block.key, lists.value or block.value, lists.index, lists.count,
+        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
+        block_k=lists.block_k or side, scale=site.scale, causal=int(causal), window=lists.window, pinned=lists.pinned,
     )  # fmt: skip
-    g.typed(attended, block.value.dtype, ["batch", heads, stage.fixed - first, width])
     new = attended.producer()
+    if lists.restore is not None:
+        attended = lists.restore(attended)
+    g.typed(attended, block.value.dtype, ["batch", heads, stage.fixed - first, width])
     if first:
         attended = op.Concat(_whole(block, site, row, first), attended, axis=2)
     view.take_attention(block, attended, stage.tokens)
