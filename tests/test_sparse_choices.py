@@ -1,9 +1,18 @@
 """What sparse attentions choose, against what published code chose."""
 
+from dataclasses import replace
+
+import onnx_ir as ir
+import pytest
 import torch
 
-from edgetok import attention
+from edgetok import attention, plugins
 from edgetok.attention import AttentionState
+from edgetok.exporters.attention import xattention
+from edgetok.graph import Emitter
+from edgetok.view.attention import key_bias
+from edgetok.view.sparse import AttentionSite, attend_to
+from tests.comparison import run, session
 from tests.test_block_sparse_attention import arrays, drawn
 
 
@@ -25,6 +34,74 @@ def attended(mask: torch.Tensor) -> torch.Tensor:
     return scores.masked_fill(~mask[..., : scores.shape[-1]], -torch.inf).softmax(dim=-1) @ value
 
 
+def graph(text: str, given: AttentionState):
+    """(index, count, out): the lists that a graph makes of queries and keys, which are its values too, and what it
+    attends to by them, the first blocks left out that attend to all."""
+    spec, (_, heads, tokens, width) = attention.parse(text), given.queries.shape
+    groups = given.keys.shape[1]
+    inputs = {"q": given.queries, "k": given.keys, "size": given.size}
+    values = [
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *each.shape[1:]]))
+        for name, each in inputs.items()
+    ]
+    if given.ids is not None:
+        kind = ir.TensorType(ir.DataType.INT64)
+        values.append(ir.Value(name="input_ids", type=kind, shape=ir.Shape(["batch", tokens])))
+        inputs["input_ids"] = given.ids
+    made = ir.Graph(values, [], nodes=[], opset_imports={"": 23}, name="choose")
+    op, (query, key, size, *ids) = Emitter(made), values
+    padded = bool((given.size != 1).any())
+    site = AttentionSite(
+        op, query, key, key, size if padded else None, given.scale, heads, groups, tokens, width, given.prefix,
+        given.causal, ids[0] if ids else None,
+        key_bias(op, size, proportional=True, padded=True) if padded else None,
+    )  # fmt: skip
+    lists = attention.load(spec.name).lists(site, spec.config)
+    _, out = attend_to(site, lists, spec.config.block)
+    for name, value in (("index", lists.index), ("count", lists.count), ("out", out)):
+        value.name = name
+        value.type = ir.TensorType(ir.DataType.FLOAT if name == "out" else ir.DataType.INT32)
+        made.outputs.append(value)
+    model = ir.Model(made, ir_version=10)
+    plugins.add_functions(model)
+    fed = {value.name: inputs[value.name] for value in values}
+    return run(session(model), fed), lists
+
+
+def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> torch.Tensor:
+    """(B, h, Q, K) bool: the pairs of blocks on the lists that a graph makes of queries and keys."""
+    found, lists = graph(text, state(query, key, causal))
+    side = attention.parse(text).config.block
+    blocks = -(-key.shape[2] // (lists.block_k or side))
+    counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
+    slots = torch.where(counted, found["index"].long(), blocks)
+    assert not (counted & (found["index"] < 0)).any()
+    return torch.zeros(*slots.shape[:3], blocks + 1, dtype=torch.bool).scatter_(3, slots, True)[..., :blocks]
+
+
+def agrees(text: str, given: AttentionState) -> None:
+    """The graph attends as the reference's mask says."""
+    found, lists = graph(text, given)
+    heads = given.queries.shape[1]
+    keys = given.keys.repeat_interleave(heads // given.keys.shape[1], dim=1).double()
+    double = replace(given, queries=given.queries.double(), keys=keys, size=given.size.double())
+    scores = double.queries @ keys.mT * given.scale + double.size.clamp_min(1e-30).log().mT[:, None]
+    weights = scores.masked_fill(~seen(text, double), -torch.inf).softmax(dim=-1)
+    first = lists.whole * attention.parse(text).config.block
+    got, wanted = found["out"].double(), (weights @ keys)[:, :, first:]
+    real = (given.size[:, None, first:] > 0).expand_as(got)  # what padding gives is nobody's concern
+    torch.testing.assert_close(got[real], wanted[real], rtol=1e-4, atol=1e-4)
+
+
+def clustered(heads: int = 4, groups: int = 2, tokens: int = 333) -> tuple[torch.Tensor, torch.Tensor]:
+    """(2, h, N, 64), (2, g, N, 64): runs of 16 tokens lie around one of twelve centres."""
+    seeded = torch.Generator().manual_seed(tokens)
+    centres = torch.randn(2, 1, 12, 64, generator=seeded) * 1.5
+    own = torch.randint(0, 12, (-(-tokens // 16),), generator=seeded).repeat_interleave(16)[:tokens]
+    noise = [torch.randn(2, count, tokens, 64, generator=seeded) * 0.5 for count in (heads, groups)]
+    return centres[:, :, own] + noise[0], centres[:, :, own] + noise[1]
+
+
 def test_streaming_sees_what_the_published_cache_holds():
     golden, (query, key, _) = arrays("streamingllm"), drawn()
     mask = seen("streaming:sinks=4,size=60", state(query, key, True))
@@ -32,3 +109,48 @@ def test_streaming_sees_what_the_published_cache_holds():
         assert torch.equal(mask[0, 0, step].nonzero()[:, 0], kept[kept >= 0].long())
     wanted = golden["out_nope_t199_random"]
     torch.testing.assert_close(attended(mask)[:, :, 199:200], wanted, rtol=0, atol=1e-5)
+
+
+def test_sepllm_sees_all_that_the_published_mask_does():
+    """And beyond it only what rounding the window up to whole blocks adds."""
+    golden, (query, key, _) = arrays("sepllm"), drawn()
+    ids, place = golden["token_ids"].long(), torch.arange(400)
+    mask = seen("sepllm:ids=13,init=3,size=64,block=16", state(query[:, :, :400], key[:, :, :400], True, ids=ids))[0, 0]
+    behind = place[:, None] - place
+    published = (behind >= 0) & ((place < 3) | (ids[0] == 13) | (behind < 64))
+    rows = torch.arange(15, 400, 16)
+    wanted = golden["out_rows_prefillmask_random"]
+    padded = torch.nn.functional.pad(published, (0, 112))
+    scores = (drawn()[0][:, :, rows] @ drawn()[1].mT * 64**-0.5).masked_fill(~padded[rows], -torch.inf)
+    torch.testing.assert_close(scores.softmax(dim=-1) @ drawn()[2], wanted, rtol=0, atol=1e-5)  # it is the mask
+    assert not (published & ~mask).any()
+    more = mask & ~published
+    assert behind[more].max() < 64 + 16 and more.any()
+
+
+def test_xattention_chooses_what_the_published_code_does():
+    """In a causal model, where both force the first block and the diagonal."""
+    golden = arrays("xattention_random")
+    query, key, _ = drawn()
+    assert torch.equal(chosen("xattention:threshold=0.9", query, key, causal=True), golden["mask_causal"])
+    for causal, name in ((True, "causal"), (False, "bidir")):
+        state = AttentionState(query, key, torch.ones(1, 512, 1), 64**-0.5, 0, causal)
+        shares = xattention.reference_shares(state, xattention.Config())
+        torch.testing.assert_close(shares, golden[f"attn_sums_{name}"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["block-topk:density=0.4,block=32", "xattention:threshold=0.5,block=32"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_that_share_keys_choose_for_themselves(text, causal):
+    query, key = (each[:, :, :333] for each in drawn()[:2])
+    spec = attention.parse(text)
+    spread = key[:, [0, 2]].repeat_interleave(2, dim=1)
+    state = AttentionState(query.double(), spread.double(), torch.ones(1, 333, 1).double(), 64**-0.5, 0, causal)
+    wanted = attention.load(spec.name).reference(state, spec.config)[..., ::32, ::32]
+    assert torch.equal(chosen(text, query, key[:, [0, 2]], causal), wanted)
+
+
+def test_sepllm_keeps_the_last_separators_of_a_block_that_has_more():
+    query, key = clustered()
+    ids = torch.randint(0, 3, (2, 333), generator=torch.Generator().manual_seed(0))
+    agrees("sepllm:ids=1/2,init=3,size=40,most=16,block=64", state(query, key, True, ids=ids))

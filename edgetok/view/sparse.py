@@ -123,16 +123,8 @@ def _attend(
             node=block.attention.name,
             way_out="take smaller blocks, block=16, or leave such short sequences dense",
         )
-    query, first = lists.query or block.query, lists.whole * side
-    rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
-    attended = op.BlockSparseAttention(
-        rest, lists.key or block.key, lists.value or block.value, lists.index, lists.count,
-        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
-        block_k=lists.block_k or side, scale=site.scale, causal=int(causal), window=lists.window, pinned=lists.pinned,
-    )  # fmt: skip
-    new = attended.producer()
-    if lists.restore is not None:
-        attended = lists.restore(attended)
+    first = lists.whole * side
+    new, attended = attend_to(site, lists, side)
     g.typed(attended, block.value.dtype, ["batch", heads, stage.fixed - first, width])
     if first:
         attended = op.Concat(_whole(block, site, row, first), attended, axis=2)
@@ -141,6 +133,21 @@ def _attend(
     return SparseBlock(
         block=block.index, technique=spec.name, tokens=stage.fixed, size=side, density=lists.density,
     )  # fmt: skip
+
+
+def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.Node, ir.Value]:
+    """The node that attends, and (B, h, N - whole side, d) what it gives, in the tokens' order."""
+    op, query, first = site.op, lists.query or site.query, lists.whole * side
+    rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
+    attended: ir.Value = op.BlockSparseAttention(
+        rest, lists.key or site.key, lists.value or site.value, lists.index, lists.count,
+        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
+        block_k=lists.block_k or side, scale=site.scale, causal=int(site.causal), window=lists.window,
+        pinned=lists.pinned,
+    )  # fmt: skip
+    node = attended.producer()
+    assert node is not None
+    return node, attended if lists.restore is None else lists.restore(attended)
 
 
 def _whole(block: Block, site: AttentionSite, row: ir.Value | None, first: int) -> ir.Value:
