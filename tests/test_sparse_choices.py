@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import xattention
+from edgetok.exporters.attention import minference, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -154,3 +154,28 @@ def test_sepllm_keeps_the_last_separators_of_a_block_that_has_more():
     query, key = clustered()
     ids = torch.randint(0, 3, (2, 333), generator=torch.Generator().manual_seed(0))
     agrees("sepllm:ids=1/2,init=3,size=40,most=16,block=64", state(query, key, True, ids=ids))
+
+
+def test_minference_takes_the_published_columns_and_diagonals():
+    golden, (query, key, _) = arrays("minference_random"), drawn()
+    config = minference.Config(vertical=10, slash=30)  # published: 40 and 130, with those always taken
+    columns, diagonals = minference.reference_lines(state(query, key, True), config)
+    assert torch.equal(columns[0].sort().values, golden["vertical_idx"].sort().values.long())
+    assert torch.equal(diagonals[0].sort().values, golden["slash_offsets"].sort().values.long())
+    lines = "minference:vertical=10,slash=30,block=16"
+    mask = seen(lines, state(query, key, True))
+    shifts = torch.arange(8, dtype=torch.uint8).flip(0)
+    published = (golden["vs_mask_rows"][..., None] >> shifts & 1).flatten(-2).bool()
+    assert not (published & ~mask[:, :, golden["rows"].long()]).any()  # whole blocks: a superset
+    assert torch.equal(chosen(lines, query, key, True), mask[..., 15::16, ::16])
+
+
+def padded(given: AttentionState, *ends: int) -> AttentionState:
+    size = (torch.arange(given.size.shape[1]) < torch.tensor(ends)[:, None]).float()[..., None]
+    return replace(given, size=size)
+
+
+@pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])
+@pytest.mark.parametrize("text", ["minference:vertical=3,slash=2,sinks=3,near=20,block=32"])
+def test_causal_choices_with_padding_and_shared_heads(text, ends):
+    agrees(text, padded(state(*clustered(), True), *ends))
