@@ -89,6 +89,8 @@ class Attention:
         config: its options, a frozen dataclass with defaults, `block` among them: the tokens of a block.
         lists: (site, config) -> the lists of one block of the model, as values of its graph.
         reference: (state, config) -> (1 or B, 1 or h, N, N) bool: who sees whom, padding and causality left to others.
+        pooled: (state, values, config) -> keys and values (B, h, P, d) that stand for (B, P) tokens each; the
+            reference's mask has P more columns then.
         serves: what models it is for.
         by_place: whether it goes by the places of tokens, which a reduction would change.
     """
@@ -101,6 +103,7 @@ class Attention:
     reference: Callable[[AttentionState, Any], torch.Tensor]
     serves: Literal["encoders", "causal models", "both"] = "both"
     by_place: bool = False
+    pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
 
 
 @dataclass(frozen=True)

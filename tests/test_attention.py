@@ -44,11 +44,16 @@ def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None
         if attn_mask is not None:
             size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
         scale = width**-0.5 if scale is None else scale
-        seen = chosen.reference(AttentionState(query, key, size, scale, prefix, causal, ids), spec.config)
+        state = AttentionState(query, key, size, scale, prefix, causal, ids)
+        seen = chosen.reference(state, spec.config)
         if causal:
             seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
-        scores = query @ key.mT * scale
         padding = torch.where(size.mT[:, None] > 0, 0.0, -1e4)
+        if chosen.pooled is not None:
+            more_keys, more_values, sizes = chosen.pooled(state, value, spec.config)
+            key, value = torch.cat([key, more_keys], dim=2), torch.cat([value, more_values], dim=2)
+            padding = torch.cat([padding, sizes[:, None, None].log().clamp_min(-1e4)], dim=3)
+        scores = query @ key.mT * scale
         return (scores + padding).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ value
 
     return attend

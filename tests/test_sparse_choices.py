@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import minference, xattention
+from edgetok.exporters.attention import hisa, llsa, minference, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -74,7 +74,7 @@ def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> t
     side = attention.parse(text).config.block
     blocks = -(-key.shape[2] // (lists.block_k or side))
     counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
-    slots = torch.where(counted, found["index"].long(), blocks)
+    slots = torch.where(counted & (found["index"] < blocks), found["index"].long(), blocks)  # behind them: means
     assert not (counted & (found["index"] < 0)).any()
     return torch.zeros(*slots.shape[:3], blocks + 1, dtype=torch.bool).scatter_(3, slots, True)[..., :blocks]
 
@@ -85,10 +85,15 @@ def agrees(text: str, given: AttentionState) -> None:
     heads = given.queries.shape[1]
     keys = given.keys.repeat_interleave(heads // given.keys.shape[1], dim=1).double()
     double = replace(given, queries=given.queries.double(), keys=keys, size=given.size.double())
-    scores = double.queries @ keys.mT * given.scale + double.size.clamp_min(1e-30).log().mT[:, None]
+    size, spec, values = double.size[..., 0], attention.parse(text), keys
+    if (pooled := attention.load(spec.name).pooled) is not None:
+        more_keys, more_values, sizes = pooled(double, keys, spec.config)
+        values, keys = torch.cat([keys, more_values], dim=2), torch.cat([keys, more_keys], dim=2)
+        size = torch.cat([size, sizes], dim=1)
+    scores = double.queries @ keys.mT * given.scale + size.clamp_min(1e-30).log()[:, None, None]
     weights = scores.masked_fill(~seen(text, double), -torch.inf).softmax(dim=-1)
     first = lists.whole * attention.parse(text).config.block
-    got, wanted = found["out"].double(), (weights @ keys)[:, :, first:]
+    got, wanted = found["out"].double(), (weights @ values)[:, :, first:]
     real = (given.size[:, None, first:] > 0).expand_as(got)  # what padding gives is nobody's concern
     torch.testing.assert_close(got[real], wanted[real], rtol=1e-4, atol=1e-4)
 
@@ -175,7 +180,42 @@ def padded(given: AttentionState, *ends: int) -> AttentionState:
     return replace(given, size=size)
 
 
+CAUSAL = ["minference:vertical=3,slash=2,sinks=3,near=20,block=32", "hisa:density=0.3,part=16,block=64"]
+
+
 @pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])
-@pytest.mark.parametrize("text", ["minference:vertical=3,slash=2,sinks=3,near=20,block=32"])
+@pytest.mark.parametrize("text", CAUSAL)
 def test_causal_choices_with_padding_and_shared_heads(text, ends):
     agrees(text, padded(state(*clustered(), True), *ends))
+
+
+def test_llsa_chooses_and_attends_as_its_formula_says():
+    """The published kernels drop the coarse means at this length (out_rows_real); these are with them."""
+    golden, (query, key, value) = arrays("llsa_l1_n512_random"), (each[:, :1] for each in drawn())
+    given = state(query, key, False)
+    lists = chosen("llsa:top=8", query, key, False)
+    assert torch.equal(lists, torch.zeros_like(lists).scatter_(3, golden["block_idx"].long(), True))
+    config = attention.parse("llsa:top=8").config
+    keys, values, sizes = llsa.pooled(given, value, config)
+    scores = query @ torch.cat([key, keys], dim=2).mT / 8 + torch.cat([torch.ones(1, 512), sizes], dim=1).log()
+    out = scores.masked_fill(~seen("llsa:top=8", given), -torch.inf).softmax(dim=-1) @ torch.cat([value, values], dim=2)
+    torch.testing.assert_close(out[:, :, golden["rows"].long()], golden["out_rows_intended"], rtol=0, atol=1e-5)
+
+
+ENCODERS = ["llsa:top=3", "llsa:top=2,levels=2", "hisa:density=0.3,part=16,block=64"]
+
+
+@pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])
+@pytest.mark.parametrize("text", ENCODERS)
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_encoders_choices_with_padding_and_shared_heads(text, ends, prefix):
+    agrees(text, padded(state(*clustered(), False, prefix), *ends))
+
+
+def test_hisa_leaves_the_published_candidates():
+    golden = arrays("hisa_random")
+    side, count, _ = golden["cfg"].tolist()
+    for row, scores, wanted in zip(golden["rows"], golden["block_scores_rows"], golden["block_mask_rows"], strict=True):
+        visible = int(row) // side + 1
+        kept = hisa.candidates(scores[:visible], visible - 1, count)
+        assert torch.equal(kept.sort().values, wanted.nonzero()[:, 0])
