@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import hisa, llsa, minference, xattention
+from edgetok.exporters.attention import hisa, llsa, minference, svg2, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -202,7 +202,12 @@ def test_llsa_chooses_and_attends_as_its_formula_says():
     torch.testing.assert_close(out[:, :, golden["rows"].long()], golden["out_rows_intended"], rtol=0, atol=1e-5)
 
 
-ENCODERS = ["llsa:top=3", "llsa:top=2,levels=2", "hisa:density=0.3,part=16,block=64"]
+ENCODERS = [
+    "llsa:top=3",
+    "llsa:top=2,levels=2",
+    "hisa:density=0.3,part=16,block=64",
+    "svg2:queries=8,keys=8,most=0.4,block=32",
+]
 
 
 @pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])
@@ -219,3 +224,18 @@ def test_hisa_leaves_the_published_candidates():
         visible = int(row) // side + 1
         kept = hisa.candidates(scores[:visible], visible - 1, count)
         assert torch.equal(kept.sort().values, wanted.nonzero()[:, 0])
+
+
+def test_svg2_clusters_and_pairs_are_the_published_ones():
+    golden, (query, key, _) = arrays("svg2_random"), drawn()
+    for head in range(4):
+        found = []
+        for name, x in (("q", query[0, head]), ("k", key[0, head])):
+            of, means, sizes = svg2.k_means(x, torch.ones(512), golden[f"{name}_init"][head], 10)
+            assert torch.equal(sizes.long(), golden[f"{name}_sizes"][head].long())
+            assert torch.equal(of, golden[f"{name}_labels"][head].long())
+            torch.testing.assert_close(means, golden[f"{name}_centroids"][head].float(), rtol=0, atol=1e-5)
+            found.append((means, sizes))
+        (query_means, _), (key_means, sizes) = found
+        _, kept = svg2.pairs(query_means, key_means, sizes, 0.125, 0.9, 0.1)
+        assert torch.equal(kept, golden["dynamic_map"][0, head])
