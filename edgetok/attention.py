@@ -107,11 +107,33 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Auto:
+    """Options of `auto`, which finds for each block how long block-topk's lists must be (edgetok/budgets.py).
+
+    Attributes:
+        mass: the share of attention that the lists hold on the samples, in each block; 0.95 if nothing is given.
+        min_cosine: the least cosine of the outputs' tokens with the dense model's, the mean over the samples.
+        block: tokens of a block: 16, 32, 64 or 128.
+    """
+
+    mass: float = 0.0
+    min_cosine: float = 0.0
+    block: int = 64
+
+    def __post_init__(self) -> None:
+        check_block(self.block)
+        check_range(self, "mass", 0, 1)
+        check_range(self, "min_cosine", 0, 1)
+        if self.mass and self.min_cosine:
+            raise UsageError("auto takes mass=0.95 or min-cosine=0.98, not both")
+
+
+@dataclass(frozen=True)
 class AttentionSpec:
     """What the user asked for: `window:size=256,global=1,layers=2-11`.
 
     Attributes:
-        name: of the sparse attention.
+        name: of the sparse attention, or "auto".
         config: its options.
         layers: the blocks that attend sparsely, "2-11" or "3/6/9"; all of them when empty.
     """
@@ -153,11 +175,24 @@ def parse(text: str) -> AttentionSpec:
         UsageError: a value that the option does not take.
     """
     name, given = options.split(text, "block=64")
-    config = load(name).config
+    config = Auto if name == "auto" else load(name).config
     options.check_known(name, given, (config, _Shared))
     layers = given.pop("layers", "")
     chosen_blocks(layers, None)
     return AttentionSpec(name, options.build(config, given), layers)
+
+
+def parse_all(text: str) -> tuple[AttentionSpec, ...]:
+    """Read `NAME:key=value,...+NAME:...`: one sparse attention for some blocks, another for others.
+
+    Raises:
+        UnknownName: no such sparse attention or option.
+        UsageError: a value that the option does not take, or `auto` among others.
+    """
+    specs = tuple(parse(part) for part in text.split("+"))
+    if len(specs) > 1 and any(spec.name == "auto" for spec in specs):
+        raise UsageError(f"{text!r}: auto chooses for all blocks that its layers= names, and stands alone")
+    return specs
 
 
 def check_block(block: int) -> None:

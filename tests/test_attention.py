@@ -26,7 +26,7 @@ def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "f
     """A captured graph whose attention is sparse, as transform makes it, and what it did."""
     model = ir.from_proto(onnx.ModelProto.FromString(captured(family)[0]))
     specs = [technique.parse(each) for each in reduce]
-    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse(text))
+    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse_all(text))
     plugins.add_functions(model)
     return model, done
 
