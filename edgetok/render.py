@@ -7,7 +7,7 @@ from rich.text import Text
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
-from edgetok.report import Check, Measured, OnRuntime, ProfileReport
+from edgetok.report import Check, Measured, OnRuntime, ProfileReport, SparseLayer
 from edgetok.statistics import Quantile
 
 WIDTH = 100
@@ -25,6 +25,8 @@ def render(report: ProfileReport, console: Console) -> None:
     if report.runtimes:
         console.print(_runtimes(report.runtimes), width=WIDTH)
     console.print(_layers(report.model), width=WIDTH)
+    if report.sparse:
+        console.print(_sparse(report.sparse), width=WIDTH)
     console.print(_checks(report.checks), width=WIDTH)
 
 
@@ -89,6 +91,18 @@ def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Table:
         cosine = "1" if each.speedup is None else f"{min(found.cosine for found in each.fidelity):.6f}"
         name = f"{each.runtime['runtime']} {each.runtime['version']}"
         table.add_row(name, each.runtime.get("precision", "the graph's"), _number(each.median), ratio, cosine)
+    return table
+
+
+def _sparse(layers: tuple[SparseLayer, ...]) -> Table:
+    table = Table(title="Sparse attention", title_justify="left", caption_justify="left")
+    table.caption = "faster than dense from: as many tokens, measured here at that density with block-topk's choosing"
+    for name in ("block", "", "tokens", "density", "kept mass", "faster than dense from"):
+        table.add_column(name, justify="right" if name else "left")
+    for each in layers:
+        mass = "not measured" if each.mass is None else f"{each.mass:.3f}"
+        even = "never" if each.break_even is None else f"{each.break_even} tokens"
+        table.add_row(str(each.block), each.technique, str(each.tokens), f"{each.density:.3f}", mass, even)
     return table
 
 

@@ -161,6 +161,7 @@ def _attend(
     block.attention = new
     return SparseBlock(
         block=block.index, technique=spec.name, tokens=stage.fixed, size=side, density=lists.density,
+        heads=site.heads, width=site.width,
     )  # fmt: skip
 
 
