@@ -98,8 +98,8 @@ class OnRuntime(_Record):
 class SparseLayer(_Record):
     """A block that attends sparsely: to `density` of the pairs of tokens, which hold `mass` of the dense attention.
 
-    `mass` was measured on the samples at export, and is None where it was not. `break_even` is the number of tokens from
-    which sparse attention of that density was faster here than dense attention, and None where it never was.
+    `mass` was measured on the samples at export, and is None where it was not. `break_even` is the number of tokens
+    from which attention of that density was faster here than dense attention, and None where it never was.
     """
 
     block: int
