@@ -29,41 +29,38 @@ import onnxruntime
 from edgetok import attention, native, plugins, statistics, timing
 from edgetok.attention import Lists
 from edgetok.graph import IR_VERSION, OPSET, Emitter, constant
-from edgetok.view.sparse import AttentionSite
+from edgetok.view.sparse import AttentionSite, attend_to
 
 SIDES = ("dense", "window", "block-topk", "lists", "gathered")
 HEADS, WIDTH, BLOCK = 6, 64, 64
 
 
-def lists(op: Emitter, side: str, query: ir.Value, key: ir.Value, tokens: int, density: float) -> Lists:
+def lists(site: AttentionSite, side: str, density: float) -> Lists:
     """What a side attends to."""
+    tokens, graph = site.tokens, site.op.graph
     if side not in ("window", "block-topk"):
         blocks = -(-tokens // BLOCK)
         drawn = np.random.default_rng(tokens).random((1, HEADS, blocks, blocks)).argsort(axis=-1)
         index = drawn[..., : max(1, round(density * blocks))].astype(np.int32)
         count = np.full(index.shape[:-1], index.shape[-1], np.int32)
-        return Lists(constant(op.graph, index), constant(op.graph, count), 0)
+        return Lists(constant(graph, index), constant(graph, count), 0)
     size = round(density * tokens) if density < 1 else 2 * tokens
     option = f"size={size}" if side == "window" else f"density={density}"
     spec = attention.parse(f"{side}:{option},block={BLOCK}")
-    site = AttentionSite(op, query, key, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
     return attention.load(side).lists(site, spec.config)
 
 
 def session(side: str, tokens: int, density: float, threads: int) -> onnxruntime.InferenceSession:
     """q, k, v (1, 6, N, 64) -> y."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, HEADS, tokens, WIDTH])
-    q, k, v = inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
+    inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
     op = Emitter(graph)
     if side == "dense":
-        y = op.Attention(q, k, v)
+        y = op.Attention(*inputs)
     else:
-        chosen = lists(op, side, q, k, tokens, density)
-        y = op.BlockSparseAttention(
-            q, k, v, chosen.index, chosen.count, np.zeros((1, 1), np.float32), domain="edgetok", block_q=BLOCK,
-            block_k=BLOCK, scale=WIDTH**-0.5, causal=0, window=chosen.window, pinned=chosen.pinned,
-        )  # fmt: skip
+        site = AttentionSite(op, *inputs, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
+        _, y = attend_to(site, lists(site, side, density), BLOCK)
     y.name, y.type, y.shape = "y", kind, shape
     graph.outputs.append(y)
     model = ir.Model(graph, ir_version=IR_VERSION)

@@ -35,6 +35,11 @@ class Lists:
         pinned: how many first keys are seen from any distance.
         density: the share of the pairs of blocks that are attended to (of those that a causal model could attend to);
             the most it can be, where the lists' lengths depend on the input.
+        block_k: tokens of a block of keys, where these are smaller than those of queries; 0 for the same.
+        query, key, value: what attends and is attended to in place of the site's: sorted, or with further keys. In a
+            causal model these stand in front, and are seen by all whose lists hold them.
+        bias: (1 or B, K) fp32 what is added to the scores of these keys, in place of the site's.
+        restore: what attention gives of such queries -> (B, h, N, d) in the tokens' order.
     """
 
     index: ir.Value
@@ -43,6 +48,12 @@ class Lists:
     window: int = -1
     pinned: int = 0
     density: float = 1.0
+    block_k: int = 0
+    query: ir.Value | None = None
+    key: ir.Value | None = None
+    value: ir.Value | None = None
+    bias: ir.Value | None = None
+    restore: Callable[[ir.Value], ir.Value] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class AttentionState:
         scale: of the scores.
         prefix: leading tokens that are no patches.
         causal: whether a token sees only those before it and itself.
+        ids: (B, N) the tokens of a text; None for anything else.
     """
 
     queries: torch.Tensor
@@ -63,6 +75,7 @@ class AttentionState:
     scale: float
     prefix: int
     causal: bool
+    ids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class Attention:
         config: its options, a frozen dataclass with defaults, `block` among them: the tokens of a block.
         lists: (site, config) -> the lists of one block of the model, as values of its graph.
         reference: (state, config) -> (1 or B, 1 or h, N, N) bool: who sees whom, padding and causality left to others.
+        pooled: (state, values, config) -> keys and values (B, h, P, d) that stand for (B, P) tokens each; the
+            reference's mask has P more columns then.
         serves: what models it is for.
         by_place: whether it goes by the places of tokens, which a reduction would change.
     """
@@ -88,6 +103,29 @@ class Attention:
     reference: Callable[[AttentionState, Any], torch.Tensor]
     serves: Literal["encoders", "causal models", "both"] = "both"
     by_place: bool = False
+    pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Options of `auto`, which finds for each block how long block-topk's lists must be (edgetok/budgets.py).
+
+    Attributes:
+        mass: the share of attention that the lists hold on the samples, in each block; 0.95 if nothing is given.
+        min_cosine: the least cosine of the outputs' tokens with the dense model's, the mean over the samples.
+        block: tokens of a block: 16, 32, 64 or 128.
+    """
+
+    mass: float = 0.0
+    min_cosine: float = 0.0
+    block: int = 64
+
+    def __post_init__(self) -> None:
+        check_block(self.block)
+        check_range(self, "mass", 0, 1)
+        check_range(self, "min_cosine", 0, 1)
+        if self.mass and self.min_cosine:
+            raise UsageError("auto takes mass=0.95 or min-cosine=0.98, not both")
 
 
 @dataclass(frozen=True)
@@ -95,7 +133,7 @@ class AttentionSpec:
     """What the user asked for: `window:size=256,global=1,layers=2-11`.
 
     Attributes:
-        name: of the sparse attention.
+        name: of the sparse attention, or "auto".
         config: its options.
         layers: the blocks that attend sparsely, "2-11" or "3/6/9"; all of them when empty.
     """
@@ -137,11 +175,24 @@ def parse(text: str) -> AttentionSpec:
         UsageError: a value that the option does not take.
     """
     name, given = options.split(text, "block=64")
-    config = load(name).config
+    config = Auto if name == "auto" else load(name).config
     options.check_known(name, given, (config, _Shared))
     layers = given.pop("layers", "")
     chosen_blocks(layers, None)
     return AttentionSpec(name, options.build(config, given), layers)
+
+
+def parse_all(text: str) -> tuple[AttentionSpec, ...]:
+    """Read `NAME:key=value,...+NAME:...`: one sparse attention for some blocks, another for others.
+
+    Raises:
+        UnknownName: no such sparse attention or option.
+        UsageError: a value that the option does not take, or `auto` among others.
+    """
+    specs = tuple(parse(part) for part in text.split("+"))
+    if len(specs) > 1 and any(spec.name == "auto" for spec in specs):
+        raise UsageError(f"{text!r}: auto chooses for all blocks that its layers= names, and stands alone")
+    return specs
 
 
 def check_block(block: int) -> None:

@@ -84,13 +84,20 @@ class Step(_Part):
 
 
 class SparseBlock(_Part):
-    """What a block's attention looks at: blocks of `size` tokens, `density` of the pairs of them, or fewer."""
+    """What a block's attention looks at: blocks of `size` tokens, `density` of the pairs of them, or fewer.
+
+    It has so many `heads` of so many channels (`width`).
+    `mass` is the share of the dense attention that these get on the samples, where it was measured (`auto`).
+    """
 
     block: int
     technique: str
     tokens: int
     size: int
     density: Figure
+    heads: int
+    width: int
+    mass: Figure | None = None
 
 
 class TokenMap(_Part):

@@ -10,7 +10,7 @@ from edgetok.comparison import Comparison
 from edgetok.conditions import Energy
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
-from edgetok.report import Check, Measured, OnRuntime, ProfileReport, TokenStatistics
+from edgetok.report import Check, Measured, OnRuntime, ProfileReport, SparseLayer, TokenStatistics
 from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 
@@ -33,6 +33,8 @@ def render(report: ProfileReport, console: Console) -> None:
     if report.runtimes:
         console.print(_runtimes(report.runtimes), width=WIDTH)
     console.print(_layers(report.model), width=WIDTH)
+    if report.sparse:
+        console.print(_sparse(report.sparse), width=WIDTH)
     console.print(_checks(report.checks), width=WIDTH)
 
 
@@ -132,6 +134,18 @@ def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Table:
         cosine = "1" if each.speedup is None else f"{min(found.cosine for found in each.fidelity):.6f}"
         name = f"{each.runtime['runtime']} {each.runtime['version']}"
         table.add_row(name, each.runtime.get("precision", "the graph's"), _number(each.median), ratio, cosine)
+    return table
+
+
+def _sparse(layers: tuple[SparseLayer, ...]) -> Table:
+    table = Table(title="Sparse attention", title_justify="left", caption_justify="left")
+    table.caption = "faster than dense from: as many tokens, measured here at that density with block-topk's choosing"
+    for name in ("block", "", "tokens", "density", "kept mass", "faster than dense from"):
+        table.add_column(name, justify="right" if name else "left")
+    for each in layers:
+        mass = "not measured" if each.mass is None else f"{each.mass:.3f}"
+        even = "never" if each.break_even is None else f"{each.break_even} tokens"
+        table.add_row(str(each.block), each.technique, str(each.tokens), f"{each.density:.3f}", mass, even)
     return table
 
 

@@ -119,6 +119,21 @@ class TokenStatistics(_Record):
     decode_batch: int | None = None
 
 
+class SparseLayer(_Record):
+    """A block that attends sparsely: to `density` of the pairs of tokens, which hold `mass` of the dense attention.
+
+    `mass` was measured on the samples at export, and is None where it was not. `break_even` is the number of tokens
+    from which attention of that density was faster here than dense attention, and None where it never was.
+    """
+
+    block: int
+    technique: str
+    tokens: int
+    density: float
+    mass: float | None
+    break_even: int | None
+
+
 class Check(_Record):
     """Something that a reader must know before trusting the figures."""
 
@@ -146,6 +161,7 @@ class ProfileReport(_Record):
     roofline: Roofline | None = None
     runtimes: tuple[OnRuntime, ...] = ()
     tokenizer: TokenStatistics | None = None
+    sparse: tuple[SparseLayer, ...] = ()
     checks: tuple[Check, ...]
 
     @property

@@ -39,6 +39,7 @@ class Transformed:
         weights: the linear layers whose weights have few bits.
         activations: which are rounded.
         sparse: the blocks that attend sparsely.
+        attention: how, each for some of the blocks.
         notes: for the user.
     """
 
@@ -49,6 +50,7 @@ class Transformed:
     weights: tuple[LowBit, ...]
     activations: Activations | None
     sparse: tuple[SparseBlock, ...]
+    attention: tuple[AttentionSpec, ...]
     notes: tuple[str, ...]
 
     @property
@@ -70,7 +72,7 @@ def transform(
     emit: str,
     run: Run | None = None,
     few_bits: FewBits | None = None,
-    attention: AttentionSpec | None = None,
+    attention: Sequence[AttentionSpec] = (),
 ) -> Transformed:
     """Type a captured graph, reduce its tokens, let it attend sparsely, and quantise its weights, in place.
 
@@ -81,7 +83,7 @@ def transform(
         emit: "full" or "reduced" tokens at the outputs.
         run: runs a graph on samples, for techniques that find their counts on them; without it the schedule stands.
         few_bits: which weights and activations get few bits.
-        attention: which keys attention looks at; None for all.
+        attention: which keys attention looks at, or `auto`, which finds it on the samples; none for all.
 
     Raises:
         Refusal: the graph's tokens cannot be reduced.
@@ -107,10 +109,15 @@ def transform(
         kept = None if view.token_map is None else view.token_map.kept
         steps += [_step_behind(plan, kept) for plan in plans if plan.behind and kept is not None]
     sparse: tuple[SparseBlock, ...] = ()
-    if view is not None and attention is not None:
+    if view is not None and attention:
+        from edgetok.budgets import found
         from edgetok.view.sparse import attend_sparsely
 
-        sparse = attend_sparsely(view, attention)
+        masses: dict[int, float] = {}
+        if attention[0].name == "auto":
+            attention, masses = found(view, attention[0], run)
+            notes.append(f"auto: {' + '.join(map(str, attention)) or 'all blocks stay dense'}")
+        sparse = attend_sparsely(view, attention, masses)
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)
@@ -124,8 +131,9 @@ def transform(
         _tidy(model)
     token_map = view.token_map if view else None
     return Transformed(
-        model, view.tokens if view else 0, tuple(steps), token_map, weights, rounded, sparse, tuple(notes)
-    )
+        model, view.tokens if view else 0, tuple(steps), token_map, weights, rounded, sparse, tuple(attention),
+        tuple(notes),
+    )  # fmt: skip
 
 
 def _plans(

@@ -10,14 +10,10 @@ import edgetok
 from edgetok import attention, plugins, technique
 from edgetok.attention import AttentionState
 from edgetok.errors import Refusal, UnknownName, UsageError
-from edgetok.exporters.attention import xattention
-from edgetok.graph import Emitter
 from edgetok.transform import transform
-from edgetok.view.sparse import AttentionSite
 from tests import families, hooks
 from tests.comparison import run, session
 from tests.families import captured
-from tests.test_block_sparse_attention import arrays, drawn
 
 SPECS = [spec for name in attention.names() for spec in attention.load(name).examples]
 FIRST = [attention.load(name).examples[0] for name in attention.names()]
@@ -30,12 +26,12 @@ def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "f
     """A captured graph whose attention is sparse, as transform makes it, and what it did."""
     model = ir.from_proto(onnx.ModelProto.FromString(captured(family)[0]))
     specs = [technique.parse(each) for each in reduce]
-    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse(text))
+    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse_all(text))
     plugins.add_functions(model)
     return model, done
 
 
-def masked(text: str, prefix: int, causal: bool):
+def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None):
     """torch's attention, with the reference's mask: it knows nothing of the graph."""
     spec = attention.parse(text)
     chosen = attention.load(spec.name)
@@ -48,11 +44,16 @@ def masked(text: str, prefix: int, causal: bool):
         if attn_mask is not None:
             size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
         scale = width**-0.5 if scale is None else scale
-        seen = chosen.reference(AttentionState(query, key, size, scale, prefix, causal), spec.config)
+        state = AttentionState(query, key, size, scale, prefix, causal, ids)
+        seen = chosen.reference(state, spec.config)
         if causal:
             seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
-        scores = query @ key.mT * scale
         padding = torch.where(size.mT[:, None] > 0, 0.0, -1e4)
+        if chosen.pooled is not None:
+            more_keys, more_values, sizes = chosen.pooled(state, value, spec.config)
+            key, value = torch.cat([key, more_keys], dim=2), torch.cat([value, more_values], dim=2)
+            padding = torch.cat([padding, sizes[:, None, None].log().clamp_min(-1e4)], dim=3)
+        scores = query @ key.mT * scale
         return (scores + padding).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ value
 
     return attend
@@ -70,7 +71,8 @@ def agree(family, text, native, monkeypatch, batch=2, padded=False):
     causal = family in CAUSAL
     prefix = hooks.PREFIX.get(family, 1 if "input_ids" in feeds else 0)
     with monkeypatch.context() as patched, torch.no_grad():
-        patched.setattr(functional, "scaled_dot_product_attention", masked(text, prefix, causal))
+        attend = masked(text, prefix, causal, feeds.get("input_ids"))
+        patched.setattr(functional, "scaled_dot_product_attention", attend)
         double = {k: v.double() if v.is_floating_point() else v for k, v in feeds.items()}
         wanted = module.double()(**double).last_hidden_state
     module.float()
@@ -169,52 +171,6 @@ def test_wrong_specs(text, why):
 def test_the_canonical_spelling():
     assert str(attention.parse("window:global=1,size=256,layers=2-3")) == "window:global=1,layers=2-3"
     assert str(attention.parse("block-topk")) == "block-topk"
-
-
-def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> torch.Tensor:
-    """(B, h, Q, K) bool: the pairs of blocks on the lists that a graph makes of queries and keys."""
-    spec, (_, heads, tokens, width) = attention.parse(text), query.shape
-    values = [
-        ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *each.shape[1:]]))
-        for name, each in (("q", query), ("k", key))
-    ]
-    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 23}, name="choose")
-    site = AttentionSite(
-        Emitter(graph), *values, None, width**-0.5, heads, key.shape[1], tokens, width, 0, causal
-    )  # fmt: skip
-    lists = attention.load(spec.name).lists(site, spec.config)
-    for name, value in (("index", lists.index), ("count", lists.count)):
-        value.name, value.type = name, ir.TensorType(ir.DataType.INT32)
-        graph.outputs.append(value)
-    found = run(session(ir.Model(graph, ir_version=10)), {"q": query, "k": key})
-    blocks = site.blocks(spec.config.block)
-    counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
-    slots = torch.where(counted, found["index"].long(), blocks)
-    seen = torch.zeros(*slots.shape[:3], blocks + 1, dtype=torch.bool).scatter_(3, slots, True)
-    assert not (counted & (found["index"] < 0)).any()
-    return seen[..., :blocks]
-
-
-def test_xattention_chooses_what_the_published_code_does():
-    """In a causal model, where both force the first block and the diagonal."""
-    golden = arrays("xattention_random")
-    query, key, _ = drawn()
-    assert torch.equal(chosen("xattention:threshold=0.9", query, key, causal=True), golden["mask_causal"])
-    for causal, name in ((True, "causal"), (False, "bidir")):
-        state = AttentionState(query, key, torch.ones(1, 512, 1), 64**-0.5, 0, causal)
-        shares = xattention.reference_shares(state, xattention.Config())
-        torch.testing.assert_close(shares, golden[f"attn_sums_{name}"], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("text", ["block-topk:density=0.4,block=32", "xattention:threshold=0.5,block=32"])
-@pytest.mark.parametrize("causal", [False, True])
-def test_heads_that_share_keys_choose_for_themselves(text, causal):
-    query, key = (each[:, :, :333] for each in drawn()[:2])
-    spec = attention.parse(text)
-    spread = key[:, [0, 2]].repeat_interleave(2, dim=1)
-    state = AttentionState(query.double(), spread.double(), torch.ones(1, 333, 1).double(), 64**-0.5, 0, causal)
-    wanted = attention.load(spec.name).reference(state, spec.config)[..., ::32, ::32]
-    assert torch.equal(chosen(text, query, key[:, [0, 2]], causal), wanted)
 
 
 @pytest.mark.more

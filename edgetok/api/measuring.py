@@ -95,6 +95,11 @@ def profile(
     if all_runtimes:
         found_on = _on_every_runtime(opened, feeds, progress)
         done = replace(done, report=done.report.model_copy(update={"runtimes": found_on}))
+    if opened.manifest.sparse:
+        from edgetok.api.break_even import sparse_layers
+
+        layers = sparse_layers(opened.manifest.sparse)
+        done = replace(done, report=done.report.model_copy(update={"sparse": layers}))
     if out is not None:
         pictures = () if input is None else _token_pictures(opened, str(input), feeds)
         report.save(done.report, done.trace, Path(out), pictures=pictures, force=force)

@@ -53,7 +53,8 @@ def export(
         reduce: techniques, as in "tome:r=16,layers=2-11".
         quantize: quantisers, as in "nvfp4" or "lut:bits=3,skip=head"; a layer goes to the first that takes it.
         activations: "int8", "fp8" or "fp4": what feeds products is rounded in the graph, as in "int8:skip=head".
-        attention: which keys attention looks at, as in "window:size=256,global=1"; None for all.
+        attention: which keys attention looks at, as in "window:size=256,global=1", or "auto:mass=0.95", which finds on
+            the samples how many; None for all.
         dtype: "fp32", "fp16" or "bf16".
         emit: "full" restores the tokens at the outputs; "reduced" gives out the reduced ones with their map.
         batch: fixed batch size; None leaves it dynamic.
@@ -94,7 +95,7 @@ def export(
         if value not in accepted:
             raise UsageError(f"{name} {value!r}: accepted are {', '.join(accepted)}")
     specs = [technique.parse(text) for text in reduce]
-    sparse = None if attention is None else sparse_attention.parse(attention)
+    sparse = () if attention is None else sparse_attention.parse_all(attention)
     formats = [quantiser.parse(text) for text in quantize]
     rounded = None if activations is None else lowbit_activations.parse(activations)
     device = None if target is None else devices.load(target)
@@ -153,7 +154,7 @@ def export(
         source=captured.origin,
         recipe=Recipe(
             reduce=tuple(map(str, specs)), quantize=tuple(map(str, formats)), activations=done.rounded_to,
-            attention=None if sparse is None else str(sparse), dtype=dtype, emit=emit, batch=batch, length=length,
+            attention="+".join(map(str, done.attention)) or None, dtype=dtype, emit=emit, batch=batch, length=length,
             size=size, stream=stream, min_cosine=min_cosine,
         ),
         tokens=done.tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 
 from edgetok import attention as sparse
 from edgetok import graph as g
-from edgetok.errors import Refusal
+from edgetok.errors import Refusal, UsageError
 from edgetok.manifest import SparseBlock
 from edgetok.schedule import chosen_blocks
 from edgetok.view.attention import key_bias
@@ -26,7 +27,9 @@ class AttentionSite:
     Attributes:
         op: writes nodes: `site.op.MatMul(a, b)`.
         query: (B, h, N, d)
-        key: (B, g, N, d), shared by h / g heads each.
+        key, value: (B, g, N, d), shared by h / g heads each.
+        ids: (B, N) int64, the tokens of a text; None where the graph is given none.
+        bias: (B, 1, 1, N) added per key for sizes and padding; None for nothing.
         size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         scale: of the scores.
         heads, groups: h and g.
@@ -39,6 +42,7 @@ class AttentionSite:
     op: g.Emitter
     query: ir.Value
     key: ir.Value
+    value: ir.Value
     size: ir.Value | None
     scale: float
     heads: int
@@ -47,17 +51,51 @@ class AttentionSite:
     width: int
     prefix: int
     causal: bool
+    ids: ir.Value | None = None
+    bias: ir.Value | None = None
 
     def blocks(self, block: int) -> int:
         """Of so many tokens."""
         return -(-self.tokens // block)
 
+    def bias_row(self) -> ir.Value | np.ndarray:
+        """(B or 1, N or 1) fp32: what is added to the scores of each key."""
+        if self.bias is None:
+            return np.zeros((1, 1), np.float32)
+        row: ir.Value = self.op.Reshape(self.op.Cast(self.bias, to=ir.DataType.FLOAT), np.array([0, -1]))
+        return row
 
-def attend_sparsely(view: TransformerView, spec: sparse.AttentionSpec) -> tuple[SparseBlock, ...]:
+
+def attend_sparsely(
+    view: TransformerView, specs: Sequence[sparse.AttentionSpec], masses: Mapping[int, float] | None = None
+) -> tuple[SparseBlock, ...]:
     """Let blocks attend sparsely, behind whatever reduces their tokens.
+
+    Args:
+        view: of the graph.
+        specs: each for blocks of its own.
+        masses: the share of attention that is kept in a block, where it was measured.
 
     Returns:
         What each of them attends to.
+
+    Raises:
+        Refusal: attention cannot be made sparse there.
+        UsageError: a block that does not exist, or that two specs name.
+    """
+    done: dict[int, SparseBlock] = {}
+    for spec in specs:
+        if twice := [index for index in chosen_blocks(spec.layers, len(view.blocks)) if index in done]:
+            raise UsageError(f"two sparse attentions name block {twice[0]}: give them different layers=")
+        for site, block, stage in sites(view, spec):
+            kept = (masses or {}).get(block.index)
+            done[block.index] = _attend(view, block, stage, site, spec).model_copy(update={"mass": kept})
+    view.model.graph.sort()
+    return tuple(done[index] for index in sorted(done))
+
+
+def sites(view: TransformerView, spec: sparse.AttentionSpec) -> Iterator[tuple[AttentionSite, Block, Stage]]:
+    """The blocks that a spec names, as a sparse attention sees them.
 
     Raises:
         Refusal: attention cannot be made sparse there.
@@ -76,28 +114,35 @@ def attend_sparsely(view: TransformerView, spec: sparse.AttentionSpec) -> tuple[
         why = f"{spec.name} serves {chosen.serves}, and this is {kind}"
         raise Refusal(why, way_out="edgetok techniques lists the others")
     padding = _causal_padding(view) if causal else view.padding()
-    done = []
     for index in chosen_blocks(spec.layers, len(view.blocks)):
         stage = view.stages[index - 1] if index and view.stages else Stage(view.tokens, size=padding)
-        done.append(_attend(view, view.blocks[index], stage, spec, chosen))
-    view.model.graph.sort()
-    return tuple(done)
+        block = view.blocks[index]
+        _check(block, stage, spec, chosen)
+        yield _site(view, block, stage), block, stage
 
 
-def _attend(
-    view: TransformerView, block: Block, stage: Stage, spec: sparse.AttentionSpec, chosen: sparse.Attention
-) -> SparseBlock:
-    """One block."""
-    _check(block, stage, spec, chosen)
-    op, causal = g.Emitter(view.model.graph), view.mask is Mask.CAUSAL
+def _site(view: TransformerView, block: Block, stage: Stage) -> AttentionSite:
+    """What a sparse attention sees of a block."""
+    op = g.Emitter(view.model.graph)
     query, keys = (g.static_shape(value) for value in (block.query, block.key))
     assert query is not None and keys is not None
     heads, width, groups = query[1], query[3], keys[1]
     assert heads and width and groups
-    site = AttentionSite(
-        op, block.query, block.key, stage.size, view.scale(block), heads, groups, stage.fixed, width, view.prefix,
-        causal,
+    row = stage.bias
+    if row is None and stage.size is not None:
+        row = key_bias(op, stage.size, proportional=False, padded=True)
+    ids = next((value for value in view.model.graph.inputs if value.name == "input_ids"), None)
+    return AttentionSite(
+        op, block.query, block.key, block.value, stage.size, view.scale(block), heads, groups, stage.fixed, width,
+        view.prefix, view.mask is Mask.CAUSAL, ids, row,
     )  # fmt: skip
+
+
+def _attend(
+    view: TransformerView, block: Block, stage: Stage, site: AttentionSite, spec: sparse.AttentionSpec
+) -> SparseBlock:
+    """One block."""
+    chosen, op = sparse.load(spec.name), site.op
     side = spec.config.block
     lists = chosen.lists(site, spec.config)
     if lists.whole >= site.blocks(side):
@@ -107,32 +152,37 @@ def _attend(
             node=block.attention.name,
             way_out="take smaller blocks, block=16, or leave such short sequences dense",
         )
-    bias: ir.Value | np.ndarray = np.zeros((1, 1), np.float32)
-    row = stage.bias
-    if row is None and stage.size is not None:
-        row = key_bias(op, stage.size, proportional=False, padded=True)
-    if row is not None:
-        bias = op.Reshape(op.Cast(row, to=ir.DataType.FLOAT), np.array([0, -1]))
     first = lists.whole * side
-    rest = op.Slice(block.query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else block.query
-    attended = op.BlockSparseAttention(
-        rest, block.key, block.value, lists.index, lists.count, bias, domain="edgetok", block_q=side, block_k=side,
-        scale=site.scale, causal=int(causal), window=lists.window, pinned=lists.pinned,
-    )  # fmt: skip
-    g.typed(attended, block.value.dtype, ["batch", heads, stage.fixed - first, width])
-    new = attended.producer()
+    new, attended = attend_to(site, lists, side)
+    g.typed(attended, block.value.dtype, ["batch", site.heads, stage.fixed - first, site.width])
     if first:
-        attended = op.Concat(_whole(block, site, row, first), attended, axis=2)
+        attended = op.Concat(_whole(block, site, first), attended, axis=2)
     view.take_attention(block, attended, stage.tokens)
     block.attention = new
     return SparseBlock(
         block=block.index, technique=spec.name, tokens=stage.fixed, size=side, density=lists.density,
+        heads=site.heads, width=site.width,
     )  # fmt: skip
 
 
-def _whole(block: Block, site: AttentionSite, row: ir.Value | None, first: int) -> ir.Value:
+def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.Node, ir.Value]:
+    """The node that attends, and (B, h, N - whole side, d) what it gives, in the tokens' order."""
+    op, query, first = site.op, lists.query or site.query, lists.whole * side
+    rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
+    attended: ir.Value = op.BlockSparseAttention(
+        rest, lists.key or site.key, lists.value or site.value, lists.index, lists.count,
+        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
+        block_k=lists.block_k or side, scale=site.scale, causal=int(site.causal), window=lists.window,
+        pinned=lists.pinned,
+    )  # fmt: skip
+    node = attended.producer()
+    assert node is not None
+    return node, attended if lists.restore is None else lists.restore(attended)
+
+
+def _whole(block: Block, site: AttentionSite, first: int) -> ir.Value:
     """(B, h, first, d): the first queries attend to all keys."""
-    op, inputs = site.op, [block.key, block.value]
+    op, row, inputs = site.op, site.bias, [block.key, block.value]
     query = op.Slice(block.query, np.array([0]), np.array([first]), np.array([2]))
     g.typed(query, block.query.dtype, ["batch", site.heads, first, site.width])
     if row is not None:

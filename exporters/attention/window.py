@@ -1,16 +1,14 @@
 """window: each token attends to its neighbours, and to a few first tokens that all attend to.
 
 Longformer: The Long-Document Transformer, https://arxiv.org/abs/2004.05150, section 3.1: sliding window and global
-attention. In a causal model, with `global` as the sinks, it is that of Efficient Streaming Language Models with
-Attention Sinks (StreamingLLM), https://arxiv.org/abs/2309.17453, section 3.2, over a prompt.
+attention. `streaming` is the same in a causal model, with sinks in place of global tokens.
 
 A token sees the `size` nearest, half of them on each side, exact to the token; in a causal model the last `size`, with
 itself. The first `global` tokens, and the prefix if that is longer, are seen by all. Outside of causal models they
 also see all, and so do the others in their block of queries. Nothing is computed to choose.
 
 What differs: the published models have queries, keys and values of their own for global tokens, which a trained model
-without them has not; neither is a dilated window there. StreamingLLM renumbers positions in its cache, which one pass
-over a prompt does not have.
+without them has not; neither is a dilated window there.
 """
 
 from __future__ import annotations
@@ -88,8 +86,7 @@ def reference(state: AttentionState, config: Config) -> torch.Tensor:
 
 ATTENTION = Attention(
     summary="each token sees its neighbours and the first tokens",
-    paper="Longformer, https://arxiv.org/abs/2004.05150, section 3.1; "
-    "StreamingLLM, https://arxiv.org/abs/2309.17453, section 3.2",
+    paper="Longformer, https://arxiv.org/abs/2004.05150, section 3.1",
     examples=("window:size=24,global=1,block=16", "window:size=9,block=16"),
     config=Config,
     lists=lists,

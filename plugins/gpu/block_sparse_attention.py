@@ -43,7 +43,7 @@ def attend(
     total = tl.zeros([TILE_Q, TILE_E], tl.float32)
     stand = queries + KEYS - QUERIES  # the last query stands on the last key
     within_block = (BLOCK_K + TILE_K - 1) // TILE_K
-    for step in range(0, tl.minimum(count, MOST) * within_block):
+    for step in range(tl.minimum(count, MOST) * within_block):
         block = tl.load(block_idx + step // within_block)
         inside = tl.arange(0, TILE_K) + (step % within_block) * TILE_K
         columns = block * BLOCK_K + inside

@@ -1,0 +1,90 @@
+"""From how many tokens on sparse attention is faster than dense attention on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from statistics import median
+from time import perf_counter_ns
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from edgetok import attention, native, plugins
+from edgetok.graph import IR_VERSION, OPSET, Emitter
+from edgetok.manifest import SparseBlock
+from edgetok.report import SparseLayer
+from edgetok.view.sparse import AttentionSite, attend_to
+
+LENGTHS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # that are tried
+ROUNDS = 7
+STEP = 1 / 16  # densities are measured in steps
+BLOCK = 64
+
+
+def sparse_layers(blocks: Sequence[SparseBlock]) -> tuple[SparseLayer, ...]:
+    """What the blocks of a bundle attend to, each with its measured break-even length."""
+    found: dict[tuple[int, int, float], int | None] = {}
+    layers = []
+    for each in blocks:
+        case = each.heads, each.width, min(1.0, ceil(each.density / STEP) * STEP)
+        if case not in found:
+            found[case] = break_even(*case)
+        layers.append(
+            SparseLayer(
+                block=each.block, technique=each.technique, tokens=each.tokens, density=each.density, mass=each.mass,
+                break_even=found[case],
+            )
+        )  # fmt: skip
+    return tuple(layers)
+
+
+def break_even(heads: int, width: int, density: float) -> int | None:
+    """The first length at which block-topk of that density is faster than dense attention, choosing included.
+
+    One sample, fp32, one thread, in turns; the median over the rounds decides. None where dense attention is faster at
+    all lengths up to 2048 tokens.
+    """
+    for tokens in LENGTHS:
+        sides = [_runner(heads, width, tokens, share) for share in (None, density)]
+        ratios = []
+        for turn in range(ROUNDS + 1):
+            dense, sparse = (_milliseconds(side) for side in sides)
+            if turn:  # the first one warms up
+                ratios.append(dense / sparse)
+        if median(ratios) > 1:
+            return tokens
+    return None
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    start = perf_counter_ns()
+    run()
+    return (perf_counter_ns() - start) / 1e6
+
+
+def _runner(heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
+    """Runs attention on seeded input; dense without a density."""
+    kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, heads, tokens, width])
+    inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
+    op = Emitter(graph)
+    if density is None:
+        y = op.Attention(*inputs)
+    else:
+        spec = attention.parse(f"block-topk:density={density},block={BLOCK}")
+        site = AttentionSite(op, *inputs, None, width**-0.5, heads, heads, tokens, width, 0, False)
+        _, y = attend_to(site, attention.load(spec.name).lists(site, spec.config), BLOCK)
+    y.name, y.type, y.shape = "y", kind, shape
+    graph.outputs.append(y)
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    plugins.add_functions(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    if (library := native.library()) is not None:
+        options.register_custom_ops_library(str(library))
+    made = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    drawn = np.random.default_rng(0).standard_normal((3, 1, heads, tokens, width)).astype(np.float32)
+    feeds = dict(zip("qkv", drawn, strict=True))
+    return lambda: made.run(None, feeds)

@@ -1,0 +1,154 @@
+"""`--attention auto`: how long each block's lists must be for a given fidelity, measured on the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgetok import attention as sparse
+from edgetok import graph as g
+from edgetok.attention import AttentionSpec, Auto
+from edgetok.errors import Refusal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgetok.calibration import Run
+    from edgetok.view import TransformerView
+    from edgetok.view.sparse import AttentionSite
+
+TECHNIQUE = "block-topk"
+ROWS = 16  # blocks of queries that are measured, evenly spaced: no map of all pairs of tokens is made
+DENSE = 0.75  # what needs more of its keys stays dense: choosing eats up what is won
+MASSES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)  # that min-cosine tries
+
+Found = tuple[tuple[AttentionSpec, ...], dict[int, float]]
+
+
+def found(view: TransformerView, spec: AttentionSpec, run: Run | None) -> Found:
+    """Specs for the blocks that need not look at everything, and the share of attention that each of them keeps.
+
+    Args:
+        view: of the graph, its tokens reduced already; it is left as it is.
+        spec: of `auto`.
+        run: runs a graph on the samples.
+
+    Raises:
+        Refusal: attention cannot be made sparse there, or there are no samples.
+    """
+    if run is None:
+        raise Refusal("auto measures on samples, and there are none", way_out="give density= to block-topk")
+    config: Auto = spec.config
+    curves = kept_mass(view, spec, run)
+    if not config.min_cosine:
+        return _picked(curves, config.mass or 0.95, spec)
+    if view.stages:
+        raise Refusal("auto:min-cosine measures the model alone, and its tokens are reduced", way_out="auto:mass=0.95")
+    dense = run(view.model.clone())
+    low, high = 0, len(MASSES)  # MASSES[high] is enough
+    while low < high:
+        middle = (low + high) // 2
+        if _cosine(view, _picked(curves, MASSES[middle], spec)[0], run, dense) >= config.min_cosine:
+            high = middle
+        else:
+            low = middle + 1
+    return _picked(curves, MASSES[high], spec) if high < len(MASSES) else ((), {})
+
+
+def _picked(curves: Mapping[int, np.ndarray], mass: float, spec: AttentionSpec) -> Found:
+    """The shortest lists that hold the mass, blocks with equally long ones together."""
+    lengths: dict[int, list[int]] = {}
+    masses: dict[int, float] = {}
+    for block, curve in curves.items():
+        enough = np.flatnonzero(curve >= mass)
+        count = max(2, int(enough[0]) + 1) if len(enough) else len(curve)
+        if count <= DENSE * len(curve):
+            lengths.setdefault(count, []).append(block)
+            masses[block] = float(curve[count - 1])
+    technique, specs = sparse.load(TECHNIQUE), []
+    for count, blocks in sorted(lengths.items()):
+        density = round((count - 0.5) / len(curves[blocks[0]]), 4)  # of which block-topk takes the next whole block
+        config = technique.config(density=density, block=spec.config.block)
+        specs.append(AttentionSpec(TECHNIQUE, config, "/".join(map(str, blocks))))
+    return tuple(specs), masses
+
+
+def kept_mass(view: TransformerView, spec: AttentionSpec, run: Run) -> dict[int, np.ndarray]:
+    """{block: (K,)}: the share of attention that the best 1, 2, ... K blocks of keys of a list hold."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from edgetok.view.sparse import sites
+
+    technique, graph = sparse.load(TECHNIQUE), view.model.graph
+    config = technique.config(density=1.0, block=spec.config.block)
+    outputs, curves = list(graph.outputs), {}
+    for site, block, _ in sites(view, replace(spec, name=TECHNIQUE, config=config)):
+        lists = technique.lists(site, config)
+        if lists.whole >= site.blocks(config.block):
+            continue  # as short as that it stays dense
+        curve = _curve(site, lists.index, lists.whole, config.block)
+        curve.name = f"kept_{block.index}"
+        curves[block.index] = g.typed(curve, outputs[0].dtype, [None])
+    graph.sort()
+    graph.outputs[:] = curves.values()
+    copy = view.model.clone()
+    graph.outputs[:] = outputs
+    RemoveUnusedNodesPass()(copy)
+    RemoveUnusedNodesPass()(view.model)
+    measured = run(copy) if curves else {}
+    return {block: measured[f"kept_{block}"] for block in curves}
+
+
+def _curve(site: AttentionSite, index: ir.Value, whole: int, block: int) -> ir.Value:
+    """(K,) fp32: what dense attention gives to the first blocks of lists (B, h, Q, K), cumulated, of some rows."""
+    import onnx_ir as ir
+
+    from edgetok.view.masks import BARRED
+
+    op, blocks, tokens = site.op, site.blocks(block), site.tokens
+    rows = np.unique(np.linspace(whole, blocks - 1, min(ROWS, blocks - whole)).round().astype(np.int64))
+    place = (rows[:, None] * block + np.arange(block)).reshape(-1)
+    fill = np.array([0, 0, 0, 0, 0, 0, 0, blocks * block - tokens])
+    query = op.Gather(op.Cast(site.query, to=ir.DataType.FLOAT), np.minimum(place, tokens - 1), axis=2)
+    each = site.heads // site.groups
+    keys = op.Cast(site.key, to=ir.DataType.FLOAT)
+    keys = op.Reshape(op.Expand(op.Unsqueeze(keys, np.array([2])), np.array([1, 1, each, 1, 1])),
+                      np.array([0, site.heads, tokens, site.width])) if each > 1 else keys  # fmt: skip
+    scores = op.MatMul(op.Mul(query, np.float32(site.scale)), op.Transpose(keys, perm=[0, 1, 3, 2]))
+    scores = op.Add(scores, op.Unsqueeze(site.bias_row(), np.array([1, 2])))
+    if site.causal:
+        scores = op.Add(scores, np.where(np.arange(tokens) > place[:, None], np.float32(BARRED), np.float32(0)))
+    weights = op.Pad(op.Softmax(scores, axis=3), fill)
+    asks: ir.Value | np.ndarray = (place < tokens).astype(np.float32)[None, :, None]
+    if site.size is not None:
+        real = op.Cast(op.Greater(site.size, np.float32(0)), to=ir.DataType.FLOAT)
+        asks = op.Mul(op.Gather(real, np.minimum(place, tokens - 1), axis=1), asks)
+    weights = op.Mul(weights, op.Unsqueeze(asks, np.array([1])))
+    apart = op.Reshape(weights, np.array([0, site.heads, len(rows), block, blocks, block]))
+    mass = op.ReduceSum(apart, np.array([3, 5]), keepdims=0)  # (B, h, rows, K)
+    held = op.GatherElements(mass, op.Cast(op.Gather(index, rows - whole, axis=2), to=ir.DataType.INT64), axis=3)
+    sums = op.ReduceSum(op.CumSum(held, np.array(3)), np.array([0, 1, 2]), keepdims=0)
+    out: ir.Value = op.Div(sums, op.ReduceSum(mass, keepdims=0))
+    return out
+
+
+def _cosine(
+    view: TransformerView, specs: tuple[AttentionSpec, ...], run: Callable[[ir.Model], dict[str, np.ndarray]],
+    dense: Mapping[str, np.ndarray],
+) -> float:  # fmt: skip
+    """The least over the outputs of the mean cosine of their tokens with the dense model's."""
+    from edgetok.view import TransformerView
+    from edgetok.view.sparse import attend_sparsely
+
+    trial = view.model.clone()
+    attend_sparsely(TransformerView.of(trial), specs)
+    least = 1.0
+    for name, got in run(trial).items():
+        if got.dtype.kind == "f":
+            a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (got, dense[name]))
+            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            least = min(least, float(((a * b).sum(axis=1) / np.maximum(norms, 1e-300)).mean()))
+    return least
