@@ -164,7 +164,8 @@ def tuned(match: Callable[..., tuple[torch.Tensor, ...]], merge: Callable[..., o
     from itertools import product
 
     sides: dict[str, Work | None] = {}
-    for tile_a, tile_k, warps in ((16, 64, 4), (16, 128, 4), (32, 64, 4), (32, 128, 4), (32, 128, 8), (64, 64, 4), (64, 128, 8)):
+    shapes = ((16, 64, 4), (16, 128, 4), (32, 64, 4), (32, 128, 4), (32, 128, 8), (64, 64, 4), (64, 128, 8))
+    for tile_a, tile_k, warps in shapes:
         own = partial(match, tile_a=tile_a, tile_k=tile_k, warps=warps)
         sides[f"match {tile_a} x {tile_k}, {warps} warps"] = graphed(merging(own, lambda *_: None, False))
     for rows, channels, warps in product((16, 32), (128, 256), (4, 8)):
@@ -225,7 +226,9 @@ def others() -> None:
     )  # fmt: skip
     product = gpu.run("lut_matmul")
 
-    def unpacked(given: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    def unpacked(
+        given: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor
+    ) -> torch.Tensor:
         index = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1).int()
         weights = codebook.half().flatten()[index].unflatten(1, (-1, 16)) * scales
         return given @ weights.flatten(1).mT
@@ -255,7 +258,8 @@ def others() -> None:
         )
         moved = size * size * 0.5 + size * size / 16 * 2
         flops = 2 * rows * size * size
-        print(f"kernel: {moved / found['kernel'] * 1e-3:.0f} GB/s of codes and scales, {flops / found['kernel'] * 1e-6:.1f} TFLOP/s")
+        took = found["kernel"]
+        print(f"kernel: {moved / took * 1e-3:.0f} GB/s of codes and scales, {flops / took * 1e-6:.1f} TFLOP/s")
 
 
 def main() -> None:
@@ -276,10 +280,11 @@ def main() -> None:
         return
     whole = vit()
     for glue in (False, True):
+        order = ", with ToMe's order between them" if glue else ""
         eager, kernels = merging(match, merge, glue), merging(own_match, own_merge, glue)
         compiled = merging(torch.compile(match, dynamic=True), torch.compile(merge, dynamic=True), glue)
         found = table(
-            f"Match + merge of {BLOCKS} blocks of ViT-B, batch {BATCH}, fp16, r = {R}" + (", with ToMe's order" if glue else ""),
+            f"Match + merge of {BLOCKS} blocks of ViT-B, batch {BATCH}, fp16, r = {R}{order}",
             {
                 "eager": eager, "eager, graph": graphed(eager), "torch.compile": compiled, "kernels": kernels,
                 "kernels, graph": graphed(kernels), "ViT-B itself": whole,

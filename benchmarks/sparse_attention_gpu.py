@@ -18,7 +18,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.gpu_kernels import Work, graphed, interleaved
 from edgetok.plugins import gpu
 
-BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+HEADER = "| side | microseconds [quartiles] | times as fast | TFLOP/s | MB |\n|---|---|---|---|---|"
 
 
 def lists(heads: int, tokens: int, of_q: int, of_k: int, density: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +99,7 @@ def main() -> None:
                 sides[f"{density:.1%} of the blocks"] = graphed(work) or work
             times = interleaved(sides, rounds=9, runs=5)
             fused = min(times[name][1] for name in times if name in BACKENDS)
-            print(f"\n{batch} x 16 heads of {width}, {tokens} tokens, fp16\n\n| side | microseconds [quartiles] | times as fast | TFLOP/s | MB |\n|---|---|---|---|---|")
+            print(f"\n{batch} x 16 heads of {width}, {tokens} tokens, fp16\n\n{HEADER}")
             for name, (low, middle, high) in times.items():
                 share = 1.0 if name in BACKENDS else float(name.split("%")[0]) / 100
                 flops = 4 * batch * 16 * tokens * tokens * width * share
@@ -106,7 +111,8 @@ def main() -> None:
                 else:
                     kernel(q, k, v, share, **best)()
                 held = (torch.cuda.max_memory_allocated() - before) / 1e6
-                print(f"| {name} | {middle:.0f} [{low:.0f}, {high:.0f}] | {fused / middle:.2f} | {flops / middle * 1e-6:.0f} | {held:.0f} |", flush=True)
+                took, rate = f"{middle:.0f} [{low:.0f}, {high:.0f}]", flops / middle * 1e-6
+                print(f"| {name} | {took} | {fused / middle:.2f} | {rate:.0f} | {held:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

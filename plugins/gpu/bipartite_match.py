@@ -37,7 +37,8 @@ def nearest(
         for start in range(0, D, TILE_D):
             part = start + parts
             of_a = tl.load(a + rows[:, None] * a_row + part, (rows[:, None] < A) & (part < D), 0.0)
-            of_b = tl.load(b + column[None, :] * b_row + part[:, None], (column[None, :] < K) & (part[:, None] < D), 0.0)
+            inside = (column[None, :] < K) & (part[:, None] < D)
+            of_b = tl.load(b + column[None, :] * b_row + part[:, None], inside, 0.0)
             scores = tl.dot(of_a, of_b, scores, input_precision="ieee")
         bias = tl.load(bias_b + sample * bias_b_batch + column * bias_b_row, column < K, float("-inf"))
         scores += bias[None, :].to(tl.float32)
@@ -60,7 +61,8 @@ def ranks(best, match, order, matched, ranked, A, TILE_A: tl.constexpr, TILE_K: 
     for first in range(0, A, TILE_K):
         column = first + columns
         other = tl.load(best + sample * A + column, column < A, float("-inf"))
-        ahead = (other[None, :] > mine[:, None]) | ((other[None, :] == mine[:, None]) & (column[None, :] < rows[:, None]))
+        earlier = (other[None, :] == mine[:, None]) & (column[None, :] < rows[:, None])
+        ahead = (other[None, :] > mine[:, None]) | earlier
         rank += tl.sum((ahead & (column[None, :] < A)).to(tl.int32), axis=1)
     own = tl.load(match + sample * A + rows, rows < A, 0)
     tl.store(order + sample * A + rank, rows.to(tl.int64), rows < A)

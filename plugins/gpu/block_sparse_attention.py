@@ -77,7 +77,8 @@ def attend(
         if EVEN:
             value = tl.load(v + columns[:, None] * v_row + values)
         else:
-            value = tl.load(v + columns[:, None] * v_row + values, known[:, None] & (values < VALUE_WIDTH)[None, :], 0.0)
+            there = known[:, None] & (values < VALUE_WIDTH)[None, :]
+            value = tl.load(v + columns[:, None] * v_row + values, there, 0.0)
         total = tl.dot(weight.to(value.dtype), value, total * shrink[:, None], input_precision="ieee")
         highest = now
     total = tl.where(weights[:, None] > 0, total / tl.where(weights > 0, weights, 1.0)[:, None], 0.0)
@@ -92,8 +93,8 @@ def launches(
 ) -> tuple[list[Launch], tuple[torch.Tensor, ...]]:  # fmt: skip
     """What is launched, and what it fills in, as q.
 
-    `known` promises that every number counted in a list is a block's, as those that edgetok chooses are: then nothing is
-    masked where sizes are whole blocks.
+    `known` promises that every number counted in a list is a block's, as those that edgetok chooses are: then nothing
+    is masked where sizes are whole blocks.
     """
     (batch, heads, queries, width), (groups, keys), values = q.shape, k.shape[1:3], v.shape[3]
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
