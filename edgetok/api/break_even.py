@@ -67,14 +67,14 @@ def _milliseconds(run: Callable[[], object]) -> float:
 def _runner(heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
     """Runs attention on seeded input; dense without a density."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, heads, tokens, width])
-    inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
+    q, k, v = (ir.Value(name=name, type=kind, shape=shape) for name in "qkv")
+    graph = ir.Graph([q, k, v], [], nodes=[], opset_imports={"": OPSET}, name="attend")
     op = Emitter(graph)
     if density is None:
-        y = op.Attention(*inputs)
+        y = op.Attention(q, k, v)
     else:
         spec = attention.parse(f"block-topk:density={density},block={BLOCK}")
-        site = AttentionSite(op, *inputs, None, width**-0.5, heads, heads, tokens, width, 0, False)
+        site = AttentionSite(op, q, k, v, None, width**-0.5, heads, heads, tokens, width, 0, False)
         _, y = attend_to(site, attention.load(spec.name).lists(site, spec.config), BLOCK)
     y.name, y.type, y.shape = "y", kind, shape
     graph.outputs.append(y)

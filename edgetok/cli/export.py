@@ -35,7 +35,8 @@ def command(
         str | None, typer.Option(metavar="SPEC", help="int8, fp8 or fp4, rounded in the graph: int8:skip=head.")
     ] = None,
     attention: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Which keys attention looks at: window:size=256,global=1.")
+        str | None,
+        typer.Option(metavar="SPEC", help="Which keys attention looks at: window:size=256, or auto:mass=0.95."),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16, written into the graph.")] = "fp32",
     emit: Annotated[

@@ -127,12 +127,13 @@ class _Level:
             return total
 
         mass = sums(self.mass, 1, 1)
-        shared = ((self.query, self.site.heads), (self.key, self.site.groups), (self.value, self.site.groups))
-        means = (
-            op.Div(sums(op.Mul(value, self.mass), heads, self.site.width), op.Max(mass, NONE))
-            for value, heads in shared
-        )
-        return _Level(self.site, up, *means, mass)
+
+        def mean(value: ir.Value, heads: int) -> ir.Value:
+            out: ir.Value = op.Div(sums(op.Mul(value, self.mass), heads, self.site.width), op.Max(mass, NONE))
+            return out
+
+        query, groups = mean(self.query, self.site.heads), self.site.groups
+        return _Level(self.site, up, query, mean(self.key, groups), mean(self.value, groups), mass)
 
 
 def _scores(site: AttentionSite, level: _Level) -> ir.Value:
@@ -149,7 +150,9 @@ def _keys(
 ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
     """Keys (B, g, ..., d), values and biases (B, ...) of the tokens and of each level, filled up to whole blocks."""
     op, kind = site.op, site.key.dtype
-    keys, values, biases = [], [], []
+    keys: list[ir.Value] = []
+    values: list[ir.Value] = []
+    biases: list[ir.Value] = []
     row = op.Expand(site.bias_row(), op.Concat(op.Shape(site.key, start=0, end=1), np.array([site.tokens]), axis=0))
     for level in (None, *levels):
         length = site.tokens if level is None else level.length

@@ -127,7 +127,7 @@ def _spread(site: AttentionSite, value: ir.Value) -> ir.Value:
     return _blocks.for_heads(site, value, site.width)
 
 
-def _per_head(site: AttentionSite, row: ir.Value) -> ir.Value:
+def _per_head(site: AttentionSite, row: ir.Value | np.ndarray) -> ir.Value:
     """(B, N) -> (B h, N)."""
     op = site.op
     spread = op.Expand(op.Unsqueeze(row, np.array([1])), np.array([1, site.heads, 1]))
@@ -220,9 +220,8 @@ def reference(state: AttentionState, config: Config) -> torch.Tensor:
         for row in range(blocks):
             best = score[row].sort(descending=True, stable=True).indices[: config.longest(blocks)].tolist()
             taken = [column for column in best if score[row, column] > NOTHING]
-            columns = torch.cat([order[1][c * block : (c + 1) * block] for c in taken] or [order[1][:0]])
-            rows = order[0][row * block : (row + 1) * block]
-            seen[sample, head, rows[:, None], columns] = True
+            listed = torch.cat([order[1][c * block : (c + 1) * block] for c in taken] or [order[1][:0]])
+            seen[sample, head, order[0][row * block : (row + 1) * block, None], listed] = True
     return seen
 
 
