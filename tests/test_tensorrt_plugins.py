@@ -42,11 +42,12 @@ def keep_tokens(x: tuple, order: tuple, kind: str = "float") -> PluginNode:
 NODE = keep_tokens(tuple(Term.size(0, axis) for axis in range(3)), tuple(Term.size(1, axis) for axis in range(2)))
 
 
-def kernel_of(node: ir.Node, sm: str) -> tuple[PluginNode, list[int]] | None:
+def kernel_of(node: ir.Node, sm: str) -> lowering.Plan | None:
     """KeepTokens alone has a kernel here."""
     if node.op_type != "KeepTokens":
         return None
-    return keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0]), [0, 1]
+    launch = keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0])
+    return lowering.Plan((lowering.Step("KeepTokens", launch, (0, 1), (2,)),), (2,))
 
 
 def model(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
@@ -146,6 +147,7 @@ def test_a_bundle_gets_plugin_nodes() -> None:
     lowered = model()
     assert lowering.lower(lowered, ORIN, kernel_of) == {"KeepTokens": 1}
     node = next(node for node in lowered.graph if node.op_type == "KeepTokens")
+    assert lowered.graph.outputs[0].producer().inputs[0].producer() is node
     written = {name: attribute.value for name, attribute in node.attributes.items()}
     assert written["plugin_namespace"] == "edgetok" and written["plugin_version"] == "1"
     assert written["grid"] == "12, 0.0, 1" and written["scalars"] == "31, 12, 8"  # only the batch is left open
