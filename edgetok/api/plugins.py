@@ -1,7 +1,7 @@
 """The kernels of `edgetok.plugins.gpu` as plugin nodes for TensorRT.
 
-Which launches an operator makes is asked of its own `launches`, on tensors without memory, for three batches: what grows
-with the batch becomes a term of it. Every launch is a plugin node of its own, because TensorRT's ahead-of-time plugins
+Which launches an operator makes is asked of its own `launches`, on tensors without memory, for three batches: what
+grows with the batch becomes a term of it. Every launch is a plugin node of its own, because TensorRT's ahead-of-time plugins
 launch one kernel each; what one writes and the next reads is a value of the graph.
 """
 
@@ -16,7 +16,7 @@ from edgetok import graph as g
 from edgetok import plugins
 from edgetok.errors import MissingPackage, Refusal
 from edgetok.lowering.plugins import Plan, Step
-from edgetok.tensorrt.node import PluginNode, in_tensorrts_order
+from edgetok.tensorrt.node import MOST_SHARED, PluginNode, in_tensorrts_order
 from edgetok.tensorrt.term import Size, Term
 
 if TYPE_CHECKING:
@@ -127,14 +127,17 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
         )
 
         def term(values: list[int], batch: Term | None = batch) -> Size:
-            low, mid, high = values
-            slope = mid - low
+            low, middle, high = values
+            slope = middle - low
             offset = low - slope * BATCHES[0]
-            if high != slope * BATCHES[2] + offset or (slope and batch is None):
+            if high != slope * BATCHES[2] + offset:
                 raise ValueError("not a line over the batch")
             if slope == 0:
                 return offset
-            return (batch if slope == 1 else batch * slope) + offset if offset else batch * slope if slope > 1 else batch  # type: ignore[operator, return-value]
+            if batch is None:
+                raise ValueError("no input has the batch")
+            grown = batch if slope == 1 else batch * slope
+            return grown + offset if offset else grown
 
         ptx, name, shared = _compiled(launch, sm)
         scalars = [key for key in launch.arguments if key not in reads and key not in writes]
@@ -180,6 +183,9 @@ def _compiled(launch: Any, sm: str) -> tuple[str, str, int]:
     signature = {name: gpu._type(value) for name, value in launch.arguments.items()}
     constants = {(launch.kernel.arg_names.index(name),): value for name, value in launch.constants.items()}
     source = ASTSource(launch.kernel, signature | dict.fromkeys(launch.constants, "constexpr"), constants)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages, "ptx_version": gpu.PTX[number]}
-    made = compile(source, target=GPUTarget("cuda", number, 32), options=options)
-    return str(made.asm["ptx"]), str(made.metadata.name), int(made.metadata.shared)
+    for stages in range(launch.stages, 0, -1):  # fewer of them load less ahead, and take less shared memory
+        options = {"num_warps": launch.warps, "num_stages": stages, "ptx_version": gpu.PTX[number]}
+        made = compile(source, target=GPUTarget("cuda", number, 32), options=options)
+        if made.metadata.shared <= MOST_SHARED:
+            return str(made.asm["ptx"]), str(made.metadata.name), int(made.metadata.shared)
+    raise ValueError(f"{made.metadata.shared} bytes of shared memory")
