@@ -1,8 +1,8 @@
 """The kernels of `edgetok.plugins.gpu` as plugin nodes for TensorRT.
 
 Which launches an operator makes is asked of its own `launches`, on tensors without memory, for three batches: what
-grows with the batch becomes a term of it. Every launch is a plugin node of its own, because TensorRT's ahead-of-time plugins
-launch one kernel each; what one writes and the next reads is a value of the graph.
+grows with the batch becomes a term of it. Every launch is a plugin node of its own, because TensorRT's ahead-of-time
+plugins launch one kernel each; what one writes and the next reads is a value of the graph.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def kernel_of(node: ir.Node, sm: str) -> Plan | None:
     from edgetok.plugins import gpu
 
     files = {plugins.load(name).function.name: name for name in gpu.names()}
-    if node.op_type not in files:
-        return None
+    x = node.inputs[0]
+    if node.op_type not in files or (node.op_type == "LutMatMul" and x is not None and len(x.shape or ()) != 2):
+        return None  # the kernel of LutMatMul takes rows, and a node of more axes gives it others
     launches = gpu.load(files[node.op_type]).launches
     try:
         made = [_launched(launches, _arguments(node, batch)) for batch in BATCHES]
