@@ -174,19 +174,8 @@ def _type(tensor: torch.Tensor) -> str:
 
 def _compiled(launch: Any, sm: str) -> tuple[str, str, int]:
     """PTX, entry and bytes of shared memory."""
-    from triton import compile
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from edgetok.plugins import gpu
-
-    number = int(sm.replace(".", ""))
-    signature = {name: gpu._type(value) for name, value in launch.arguments.items()}
-    constants = {(launch.kernel.arg_names.index(name),): value for name, value in launch.constants.items()}
-    source = ASTSource(launch.kernel, signature | dict.fromkeys(launch.constants, "constexpr"), constants)
     for stages in range(launch.stages, 0, -1):  # fewer of them load less ahead, and take less shared memory
-        options = {"num_warps": launch.warps, "num_stages": stages, "ptx_version": gpu.PTX[number]}
-        made = compile(source, target=GPUTarget("cuda", number, 32), options=options)
+        made = launch.compiled(int(sm.replace(".", "")), stages)
         if made.metadata.shared <= MOST_SHARED:
             return str(made.asm["ptx"]), str(made.metadata.name), int(made.metadata.shared)
     raise ValueError(f"{made.metadata.shared} bytes of shared memory")
