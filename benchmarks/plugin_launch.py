@@ -2,8 +2,8 @@
 
     python benchmarks/plugin_launch.py launches.json      # on a machine with a GPU: torch and numpy, no TensorRT
 
-launches.json is what NVIDIA's own `tensorrt.plugin` made of the plugin nodes (tests/tensorrt/bindings.py, for
-`--record` below): entry, PTX, grid, block, shared memory and scalars. They go to the driver as TensorRT passes them:
+launches.json is what NVIDIA's own `tensorrt.plugin` made of the plugin nodes (tests/tensorrt/bindings.py, which
+`--record` runs): entry, PTX, grid, block, shared memory and scalars. They go to the driver as TensorRT passes them:
 inputs, scalars, outputs.
 
     python benchmarks/plugin_launch.py --record launches.json [VERSION]      # anywhere: makes the file
@@ -15,78 +15,151 @@ import ctypes
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SHAPES = [[[3, 31, 8], [3, 12]], [[32, 197, 768], [32, 184]], [[1, 197, 384], [1, 1]], [[2, 9, 130], [2, 9]]]
+if TYPE_CHECKING:
+    import torch
+
+SM = "9.0"
+TYPES = {"float32": "float", "float16": "half", "int64": "int64", "int32": "int32", "uint8": "uint8"}
 
 
 def record(file: Path, version: str) -> None:
-    """Let NVIDIA's Python of that version compute the launches of KeepTokens."""
-    from tests.tensorrt import installed
-    from tests.test_tensorrt_plugins import NODE
+    """Let NVIDIA's Python of that version compute the launches of every kernel on its operator's cases."""
+    from edgetok import plugins
+    from edgetok.api.plugins import kernel_of
+    from edgetok.plugins import gpu
+    from edgetok.tensorrt.term import evaluate
 
-    one = {"operator": "KeepTokens", "attributes": NODE.attributes(), "types": ["float", "int64"]}
+    asked, found = [], []
+    for name in gpu.names():
+        for case, arguments in plugins.load(name).cases():
+            plan = kernel_of(node_of(plugins.load(name).function, arguments), SM)
+            if plan is None:
+                print(f"{name}, {case}: no plugin", file=sys.stderr)
+                continue
+            tensors = {at: (TYPES[str(t.dtype)[6:]], list(t.shape)) for at, t in enumerate(arguments) if is_tensor(t)}
+            steps = []
+            for step in plan.steps:
+                types, shapes = zip(*(tensors[number] for number in step.reads), strict=True)
+                asked.append(
+                    {"operator": step.operator, "attributes": step.node.attributes(), "types": types, "shapes": shapes}
+                )
+                steps.append({"launch": len(asked) - 1, "reads": step.reads, "writes": step.writes})
+                for number, (kind, terms) in zip(step.writes, step.node.outputs(), strict=True):
+                    tensors[number] = kind, [evaluate(term, shapes) for term in terms]
+            found.append({"operator": name, "case": case, "steps": steps, "outputs": plan.outputs})
+    file.write_text(json.dumps({"version": version, "launches": nvidias(asked, version), "cases": found}))
+
+
+def nvidias(asked: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
+    """What `tensorrt.plugin` of that version makes of plugin nodes."""
+    from tests.tensorrt import installed
+
     script = [sys.executable, "-W", "ignore", str(installed.HERE / "bindings.py")]
-    text, own = json.dumps([one | {"shapes": shapes} for shapes in SHAPES]), installed.bindings(version)
-    done = subprocess.run(script, input=text, env=own, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    nodes = [one | {"shapes": shapes} for one, shapes in zip(told["nodes"], SHAPES, strict=True)]
-    file.write_text(json.dumps({"version": told["version"], "operator": "KeepTokens", "nodes": nodes}))
+    own = installed.bindings(version)
+    done = subprocess.run(script, input=json.dumps(asked), env=own, stdout=subprocess.PIPE, text=True, check=True)
+    told: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["nodes"]
+    return told
+
+
+def is_tensor(value: object) -> bool:
+    """Whether an argument of a case is a tensor that a kernel reads; one number is a count."""
+    import torch
+
+    return isinstance(value, torch.Tensor) and not (value.dtype == torch.int64 and value.numel() == 1)
+
+
+def node_of(function: Any, arguments: tuple[Any, ...]) -> Any:
+    """A node of the operator, its batch free where the case has several items."""
+    import onnx_ir as ir
+    import torch
+
+    from edgetok import graph as g
+
+    graph, inputs, batch = ir.Graph([], [], nodes=[], name="one"), [], arguments[0].shape[0]
+    proto = function.to_function_proto()
+    for at, value in enumerate(arguments[: len(proto.input)]):
+        if not is_tensor(value):
+            inputs.append(g.constant(graph, torch.as_tensor(value).reshape(1).numpy()))
+            continue
+        shape = ["batch" if axis == 0 and size == batch > 1 else size for axis, size in enumerate(value.shape)]
+        dtype = ir.DataType.from_numpy(value.numpy().dtype)
+        inputs.append(ir.Value(name=f"input{at}", shape=ir.Shape(shape), type=ir.TensorType(dtype)))
+    named = dict(zip(proto.attribute, arguments[len(proto.input) :], strict=True))
+    return ir.node(function.name, inputs, attributes=named, domain="edgetok")
 
 
 def checked(error: int, what: str) -> None:
     """Stop at a driver's error."""
     if error:
-        raise SystemExit(f"{what} gave CUDA error {error}")
+        raise RuntimeError(f"{what} gave CUDA error {error}")
 
 
 def play(file: Path) -> None:
-    """Launch each recorded kernel, compare it and time it."""
+    """Run every recorded case as it was recorded; compare it with the reference and time it."""
     import torch
 
-    from edgetok.plugins import keep_tokens
+    from edgetok import plugins
 
     told = json.loads(file.read_text())
-    cuda = ctypes.CDLL("libcuda.so.1")
     torch.zeros(1, device="cuda")  # makes the context that the driver's calls work in
-    print(f"{torch.cuda.get_device_name()}, launches by TensorRT {told['version']}, operator {told['operator']}")
-    print(f"{'sizes':34} {'grid':>14} {'worst error':>12} {'us':>8} {'of torch':>9}")
-    for node in told["nodes"]:
-        (batch, count, width), (_, kept) = node["shapes"]
-        seeded = torch.Generator().manual_seed(count)
-        x = torch.randn(batch, count, width, generator=seeded)
-        order = torch.stack([torch.randperm(count, generator=seeded)[:kept] for _ in range(batch)])
-        wanted = keep_tokens.reference(x, order)
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        image = node["ptx"].encode() + b"\0"
-        checked(cuda.cuModuleLoadDataEx(ctypes.byref(module), image, 0, None, None), "cuModuleLoadDataEx")
-        name = node["kernel"].encode()
-        checked(cuda.cuModuleGetFunction(ctypes.byref(function), module, name), "cuModuleGetFunction")
-        (_, shape), *_ = node["outputs"]
-        x, order = x.cuda(), order.cuda()
-        result = torch.full(shape, torch.nan, device="cuda")
-        held = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, order)]
-        held += [ctypes.c_int32(scalar) for scalar in node["scalars"]] + [ctypes.c_void_p(result.data_ptr())]
-        arguments = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
-        launch = node["launch"]
-        sizes = [launch[f"{kind}_{axis}"] for kind in ("grid", "block") for axis in "xyz"]
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-
-        def run(function=function, sizes=sizes, launch=launch, stream=stream, arguments=arguments) -> None:
-            checked(
-                cuda.cuLaunchKernel(function, *sizes, launch["shared_mem"], stream, arguments, None), "cuLaunchKernel"
-            )
-
-        run()
-        error = (result.cpu() - wanted).abs().max().item()
-        ours, theirs = timed(run), timed(lambda x=x, order=order: keep_tokens.reference(x, order))
-        grid = "x".join(map(str, sizes[:3]))
-        print(f"{node['shapes']!s:34} {grid:>14} {error:12.3g} {ours:8.2f} {ours / theirs:9.2f}")
-        if not error == 0:
-            raise SystemExit("KeepTokens copies: any error is a wrong launch")
+    print(f"{torch.cuda.get_device_name()}, launches by TensorRT {told['version']}'s tensorrt.plugin\n")
+    print("| operator | case | launches | error of each output | microseconds |\n|---|---|---|---|---|")
+    for case in told["cases"]:
+        module = plugins.load(case["operator"])
+        arguments = dict(module.cases())[case["case"]]
+        wanted = module.reference(*arguments)
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        head = f"| {case['operator']} | {case['case']} | {len(case['steps'])} |"
+        try:
+            tensors = {at: value.cuda().contiguous() for at, value in enumerate(arguments) if is_tensor(value)}
+            ready = [prepared(told["launches"][step["launch"]], step, tensors) for step in case["steps"]]
+            microseconds = timed(lambda ready=ready: [launch() for launch in ready])
+            got = [tensors[number].cpu() for number in case["outputs"]]
+            print(head, ", ".join(map(difference, got, wanted)), f"| {microseconds:.1f} |")
+        except RuntimeError as error:
+            print(head, str(error).splitlines()[0][:80], "| |")
 
 
-def timed(call, runs: int = 200) -> float:
+def difference(got: torch.Tensor, wanted: torch.Tensor) -> str:
+    """How far a result is off: how many of whole numbers, the worst error of others."""
+    if got.shape != wanted.shape:
+        got = got.reshape(wanted.shape)
+    if not wanted.dtype.is_floating_point:
+        return f"{(got != wanted).sum().item()} of {wanted.numel()} differ"
+    return f"{(got.double() - wanted.double()).abs().max().item():.1e}"
+
+
+def prepared(node: dict[str, Any], step: dict[str, Any], tensors: dict[int, torch.Tensor]) -> Callable[[], None]:
+    """One launch, its arguments as TensorRT passes them: inputs, scalars, outputs, which are made here."""
+    import torch
+
+    cuda, module, function = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
+    image, name = node["ptx"].encode() + b"\0", node["kernel"].encode()
+    checked(cuda.cuModuleLoadDataEx(ctypes.byref(module), image, 0, None, None), "cuModuleLoadDataEx")
+    checked(cuda.cuModuleGetFunction(ctypes.byref(function), module, name), "cuModuleGetFunction")
+    named = {kind: dtype for dtype, kind in TYPES.items()}
+    for number, (kind, shape) in zip(step["writes"], node["outputs"], strict=True):
+        tensors[number] = torch.zeros(shape, dtype=getattr(torch, named[kind]), device="cuda")
+    pointers = [[ctypes.c_void_p(tensors[number].data_ptr()) for number in step[key]] for key in ("reads", "writes")]
+    held = [*pointers[0], *(ctypes.c_int32(scalar) for scalar in node["scalars"]), *pointers[1]]
+    arguments = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
+    launch = node["launch"]
+    sizes = [launch[f"{kind}_{axis}"] for kind in ("grid", "block") for axis in "xyz"]
+    stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+
+    def run() -> None:
+        assert held
+        error = cuda.cuLaunchKernel(function, *sizes, launch["shared_mem"], stream, arguments, None)
+        checked(error, "cuLaunchKernel")
+
+    return run
+
+
+def timed(call: Callable[[], object], runs: int = 100) -> float:
     """Microseconds of one call, by device events over many."""
     import torch
 
@@ -98,7 +171,7 @@ def timed(call, runs: int = 200) -> float:
         call()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) * 1e3 / runs
+    return float(start.elapsed_time(end)) * 1e3 / runs
 
 
 if __name__ == "__main__":

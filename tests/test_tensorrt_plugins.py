@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from edgetok import devices
 from edgetok import graph as g
+from edgetok.api import plugins as api
 from edgetok.errors import EdgetokError, InputError, Refusal, UsageError
 from edgetok.lowering import plugins as lowering
 from edgetok.plugins import add_functions
@@ -42,11 +44,12 @@ def keep_tokens(x: tuple, order: tuple, kind: str = "float") -> PluginNode:
 NODE = keep_tokens(tuple(Term.size(0, axis) for axis in range(3)), tuple(Term.size(1, axis) for axis in range(2)))
 
 
-def kernel_of(node: ir.Node, sm: str) -> tuple[PluginNode, list[int]] | None:
+def kernel_of(node: ir.Node, sm: str) -> lowering.Plan | None:
     """KeepTokens alone has a kernel here."""
     if node.op_type != "KeepTokens":
         return None
-    return keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0]), [0, 1]
+    launch = keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0])
+    return lowering.Plan((lowering.Step("KeepTokens", launch, (0, 1), (2,)),), (2,))
 
 
 def model(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
@@ -146,11 +149,36 @@ def test_a_bundle_gets_plugin_nodes() -> None:
     lowered = model()
     assert lowering.lower(lowered, ORIN, kernel_of) == {"KeepTokens": 1}
     node = next(node for node in lowered.graph if node.op_type == "KeepTokens")
+    assert lowered.graph.outputs[0].producer().inputs[0].producer() is node
     written = {name: attribute.value for name, attribute in node.attributes.items()}
     assert written["plugin_namespace"] == "edgetok" and written["plugin_version"] == "1"
     assert written["grid"] == "12, 0.0, 1" and written["scalars"] == "31, 12, 8"  # only the batch is left open
     assert written["results"] == "float: 0.0, 12, 8" and not lowered.functions
     assert list(written)[: len(ATTRIBUTE_NAMES)] == list(ATTRIBUTE_NAMES)
+
+
+def test_kernels_of_several_launches_become_nodes_of_a_free_batch() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    gpu = pytest.importorskip("edgetok.plugins.gpu", reason="no GPU kernels")
+    shapes = {"a": ["batch", 98, 64], "b": ["batch", 99, 64], "bias_a": [1, 98], "bias_b": ["batch", 99]}
+    float32 = ir.TensorType(ir.DataType.FLOAT)
+    inputs = [ir.Value(name=name, shape=ir.Shape(shape), type=float32) for name, shape in shapes.items()]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
+    graph.outputs.extend(g.Emitter(graph).BipartiteMatch(*inputs, outputs=3, domain="edgetok"))
+    made = ir.Model(graph, ir_version=g.IR_VERSION)
+    add_functions(made)
+    assert lowering.lower(made, ORIN, api.kernel_of) == {"BipartiteMatch": 1}
+    assert {node.op_type for node in made.graph} <= set(api.operators())
+    sizes = {name: tuple(7 if size == "batch" else size for size in shape) for name, shape in shapes.items()}
+    launches, outputs = gpu.load("bipartite_match").launches(*(torch.empty(shape) for shape in sizes.values()))
+    for node, launch in zip(made.graph, launches, strict=True):
+        written = PluginNode(**{name: node.attributes[name].value for name in ATTRIBUTE_NAMES})
+        given = [sizes.get(value.name, (7, 98)) for value in node.inputs]
+        grid, scalars = ([evaluate(term, given) for term in terms] for terms in written.terms())
+        assert grid == [*launch.grid, 1] and scalars == [v for v in launch.arguments.values() if isinstance(v, int)]
+        assert ".target sm_87" in written.ptx and ".file" not in written.ptx
+    results = [[evaluate(term, given) for term in shape] for _, shape in written.outputs()]
+    assert results == [list(output.shape) for output in outputs]
 
 
 def test_devices_that_take_no_plugins_are_refused() -> None:

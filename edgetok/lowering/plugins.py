@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
@@ -20,9 +21,33 @@ if TYPE_CHECKING:
     from edgetok.device import Device
     from edgetok.tensorrt.node import PluginNode
 
-# From a node and a compute capability such as "8.7" to its kernel and the inputs that the kernel takes, by their
-# places; None where there is no kernel for it. Terms of the kernel count the taken inputs only.
-KernelOf = Callable[[ir.Node, str], "tuple[PluginNode, Sequence[int]] | None"]
+
+@dataclass(frozen=True)
+class Step:
+    """One launch of an operator.
+
+    Attributes:
+        operator: the plugin node's op_type.
+        node: what is launched; its terms count the tensors that are read.
+        reads: the tensors that it reads, by number: the operator's inputs come first, by their places.
+        writes: numbers of the tensors that it makes.
+    """
+
+    operator: str
+    node: PluginNode
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches of an operator, and which tensors are its outputs."""
+
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+
+
+KernelOf = Callable[[ir.Node, str], "Plan | None"]  # of a node, for a compute capability such as "8.7"
 Form = Literal["decorator", "library"]
 FROM_TYPE = {
     ir.DataType.FLOAT: "float", ir.DataType.FLOAT16: "half", ir.DataType.BFLOAT16: "bf16", ir.DataType.INT8: "int8",
@@ -73,14 +98,16 @@ def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
         found = kernel_of(node, device.sm)
         if found is None:
             continue
-        kernel, taken = found
-        node.attributes.clear()
-        for name, text in kernel.attributes().items():
-            node.attributes.add(ir.AttrString(name, text))
-        inputs = [node.inputs[place] for place in taken]
-        node.resize_inputs(len(inputs))
-        for place, value in enumerate(inputs):
-            node.replace_input_with(place, value)
+        tensors = dict(enumerate(node.inputs))
+        for step in found.steps:
+            reads = [tensors[number] for number in step.reads]
+            texts = [ir.AttrString(name, text) for name, text in step.node.attributes().items()]
+            name = f"{node.name or node.op_type}_{step.operator}"
+            made = ir.Node(NAMESPACE, step.operator, reads, texts, num_outputs=len(step.writes), name=name)
+            model.graph.insert_before(node, made)
+            tensors.update(zip(step.writes, made.outputs, strict=True))
+        written = [tensors[number] for number in found.outputs]
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [], node.outputs, written)
         plugins[node.op_type] += 1
     if not plugins:
         raise Refusal("no operator of this graph has a kernel for TensorRT", way_out="export it with --reduce")

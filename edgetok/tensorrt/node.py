@@ -128,6 +128,27 @@ def without_scratch(ptx: str) -> str:
     return head + entry + parameters + closing + body
 
 
+def without_debug(ptx: str) -> str:
+    """PTX without line numbers, and without the paths of the machine that compiled it."""
+    text = ptx.partition("\t.section\t.debug")[0].replace(", debug", "")
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith((".loc", ".file"))) + "\n"
+
+
+def in_tensorrts_order(ptx: str, order: list[int]) -> str:
+    """A kernel's PTX with its parameters in another order, scratch memory left out: the body names them.
+
+    Args:
+        ptx: of one kernel, as Triton gives it.
+        order: for each parameter of the result its place in the kernel's own order.
+    """
+    text = without_scratch(without_debug(ptx))
+    head, entry, rest = text.partition(".entry")
+    name, opening, rest = rest.partition("(")
+    parameters, closing, body = rest.partition(")")
+    own = [parameter.strip() for parameter in parameters.split(",")]
+    return head + entry + name + opening + ",\n".join(own[place] for place in order) + closing + body
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

@@ -50,6 +50,10 @@ class Launch:
 
     def ptx(self, sm: int) -> str:
         """The kernel as PTX for a compute capability of `PTX`, such as 87 for 8.7; no GPU is needed."""
+        return str(self.compiled(sm).asm["ptx"])
+
+    def compiled(self, sm: int, stages: int | None = None) -> Any:
+        """What Triton makes of it ahead of time; fewer stages take less shared memory (`metadata.shared`)."""
         from triton import compile
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -59,8 +63,8 @@ class Launch:
             self.kernel, signature | dict.fromkeys(self.constants, "constexpr"),
             {(self.kernel.arg_names.index(name),): value for name, value in self.constants.items()},
         )  # fmt: skip
-        options = {"num_warps": self.warps, "num_stages": self.stages, "ptx_version": PTX[sm]}
-        return str(compile(source, target=GPUTarget("cuda", sm, 32), options=options).asm["ptx"])
+        options = {"num_warps": self.warps, "num_stages": stages or self.stages, "ptx_version": PTX[sm]}
+        return compile(source, target=GPUTarget("cuda", sm, 32), options=options)
 
 
 def names() -> list[str]:

@@ -10,7 +10,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from edgetok.tensorrt.node import without_scratch
+from edgetok.tensorrt.node import without_debug, without_scratch
 
 BLOCK, THREADS, PTX_VERSION = 128, 128, 80
 
@@ -33,6 +33,4 @@ if __name__ == "__main__":
     options = {"ptx_version": PTX_VERSION, "num_warps": THREADS // 32}
     made = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
     assert made.metadata.shared == made.metadata.global_scratch_size == made.metadata.profile_scratch_size == 0
-    text = "\n".join(line for line in made.asm["ptx"].splitlines() if not line.lstrip().startswith((".loc", ".file")))
-    text = text.partition("\t.section\t.debug")[0].replace(", debug", "")  # no paths of the machine that made it
-    Path(__file__).with_suffix(".ptx").write_text(without_scratch(text))
+    Path(__file__).with_suffix(".ptx").write_text(without_scratch(without_debug(made.asm["ptx"])))
