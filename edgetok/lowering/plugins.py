@@ -106,7 +106,7 @@ def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
             made = ir.Node(NAMESPACE, step.operator, reads, texts, num_outputs=len(step.writes), name=name)
             model.graph.insert_before(node, made)
             tensors.update(zip(step.writes, made.outputs, strict=True))
-        written = [tensors[number] for number in found.outputs]
+        written = [value for number in found.outputs if (value := tensors[number]) is not None]
         ir.convenience.replace_nodes_and_values(model.graph, node, [node], [], node.outputs, written)
         plugins[node.op_type] += 1
     if not plugins:

@@ -133,7 +133,7 @@ def launches(
 
 def run(*arguments: torch.Tensor | int | float, **tuned: int) -> torch.Tensor:
     """As the operator's `reference`."""
-    made, (out,) = launches(*arguments, **tuned)  # type: ignore[arg-type]
+    made, (out,) = launches(*arguments, **tuned)
     for launch in made:
         launch()
     return out
