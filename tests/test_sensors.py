@@ -1,7 +1,8 @@
 """Sensors on what was recorded, and the energy made of it.
 
 Lines of tegrastats are those that owners of the boards posted: jetson_stats issue 624 (Orin NX or Nano, JetPack 6),
-jetson_stats pull request 894 (AGX Orin, JetPack 7.2) and beszel pull request 1631 (TX2, before JetPack 5).
+jetson_stats pull request 894 (AGX Orin, JetPack 7.2) and beszel pull request 1631 (TX2, before JetPack 5). The first two
+lines of nvidia-smi were recorded on an H200 (driver 580).
 """
 
 import sys
@@ -129,11 +130,12 @@ def test_temperatures_and_clocks(tmp_path: Path) -> None:
 def test_a_card_that_slows_down() -> None:
     """Fields that a card does not have say "[N/A]"; each reading under a cap counts."""
     sensor = NvidiaSmi([])
-    first = sensor.parse("0, 118.43, 41, 1980, 2619, 0x0000000000000000")
-    assert first.watts == {"gpu0": 118.43} and first.celsius == {"gpu0": 41}
-    assert first.megahertz == {"gpu0 sm": 1980, "gpu0 memory": 2619} and not any(first.throttles.values())
-    second = sensor.parse("0, [N/A], 88, 1200, 2619, 0x0000000000000024")
-    assert not second.watts and second.throttles["power cap"] == 1 and second.throttles["too hot"] == 1
+    idle = sensor.parse("0, 81.33, 37, 345, 3201, 0x0000000000000001")
+    assert idle.watts == {"gpu0": 81.33} and idle.celsius == {"gpu0": 37} and not any(idle.throttles.values())
+    capped = sensor.parse("0, 237.07, 55, 1965, 3201, 0x0000000000000004")
+    assert capped.megahertz == {"gpu0 sm": 1965, "gpu0 memory": 3201} and capped.throttles["power cap"] == 1
+    hot = sensor.parse("0, [N/A], 88, 1200, 3201, 0x0000000000000024")
+    assert not hot.watts and hot.throttles["power cap"] == 2 and hot.throttles["too hot"] == 1
 
 
 class Told(LineSensor):
