@@ -77,7 +77,11 @@ class Work:
 
 
 def macs(node: ir.Node) -> int:
-    """The multiply-adds of one node; a free dimension, which is the batch, counts once."""
+    """The multiply-adds of one node; a free dimension, which is the batch, counts once.
+
+    Raises:
+        ValueError: the graph does not say how large its inputs are.
+    """
     match node.op_type:
         case "MatMul" | "Gemm":
             first = _dims(node.inputs[0])
@@ -99,7 +103,8 @@ def macs(node: ir.Node) -> int:
 
 
 def _dims(value: ir.Value | None) -> list[int]:
-    assert value is not None and value.shape is not None, f"{value} has no shape: capture infers them"
+    if value is None or value.shape is None:
+        raise ValueError(f"{value} has no shape: capture infers them")
     return [dim if isinstance(dim, int) else 1 for dim in value.shape]
 
 

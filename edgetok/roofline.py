@@ -82,8 +82,12 @@ class Roofline:
         return cls(precision, work, roof, least, least / measured, "memory" if memory > arithmetic else "arithmetic")
 
 
-def work(model: Path, batch: int) -> Work:
-    """Count a graph's work for a batch of samples; a batch that the graph fixes is counted once."""
+def work(model: Path, batch: int) -> Work | None:
+    """Count a graph's work for a batch of samples; a batch that the graph fixes is counted once.
+
+    Returns:
+        None where the graph does not say how large the inputs of its products are: behind sparse attention, say.
+    """
     import onnx_ir as ir
 
     from edgetok.flops import macs
@@ -97,7 +101,10 @@ def work(model: Path, batch: int) -> Work:
         for node in graph
         if node.op_type == "Constant" and "value" in node.attributes
     )
-    operations = 2 * sum(macs(node) for node in graph)
+    try:
+        operations = 2 * sum(macs(node) for node in graph)
+    except ValueError:
+        return None
     return Work(operations=operations * free, bytes=int(moved * free + weights))
 
 

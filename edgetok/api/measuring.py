@@ -203,18 +203,22 @@ def _on_every_runtime(
     )
 
 
-def _roofline(bundle: Bundle, side: Side, arithmetic: Arithmetic, device: Device, measured: float) -> Roofline:
-    """The bundle's least time on what computes; what is rounded to int8 is set against the peak of int8."""
+def _roofline(
+    bundle: Bundle, side: Side, arithmetic: Arithmetic, device: Device, measured: float
+) -> Roofline | None:
+    """The bundle's least time on what computes, where its graph tells its work; int8 counts by the peak of int8."""
     from edgetok import roofline
     from edgetok.device import ON_GPU
     from edgetok.machine import Machine
 
+    if (work := roofline.work(bundle.model_path, side.batch)) is None:
+        return None
     if device.kind == "gpu" and side.runtime not in ON_GPU:  # a board's profile has the peaks of its GPU
         device = resolve_device("cpu")
     in_int8 = bundle.manifest.weights and (arithmetic == "a8" or bundle.manifest.recipe.activations == "int8")
     precision: roofline.Precision = "int8" if in_int8 else bundle.manifest.recipe.dtype
     roof = roofline.roof(device, Machine.read(), precision)
-    return roofline.Roofline.of(precision, roofline.work(bundle.model_path, side.batch), roof, measured)
+    return roofline.Roofline.of(precision, work, roof, measured)
 
 
 def side(
