@@ -1,8 +1,8 @@
 """Sensors on what was recorded, and the energy made of it.
 
 Lines of tegrastats are those that owners of the boards posted: jetson_stats issue 624 (Orin NX or Nano, JetPack 6),
-jetson_stats pull request 894 (AGX Orin, JetPack 7.2) and beszel pull request 1631 (TX2, before JetPack 5). The first two
-lines of nvidia-smi were recorded on an H200 (driver 580).
+jetson_stats pull request 894 (AGX Orin, JetPack 7.2) and beszel pull request 1631 (TX2, before JetPack 5). The first
+two lines of nvidia-smi were recorded on an H200 (driver 580).
 """
 
 import sys
