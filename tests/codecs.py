@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import soundfile
@@ -28,6 +29,33 @@ def frozen(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def fitted(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
+    """The model with codebooks drawn from what its encoder leaves for them of a recording: else all ids are one.
+
+    The encoder's biases become small: as transformers draws them they outweigh what it hears a hundred times.
+    """
+    for name, parameter in model.encoder.named_parameters():
+        if "bias" in name:
+            parameter.mul_(0.003)
+    generator = torch.Generator().manual_seed(seed)
+    channels = getattr(model.config, "audio_channels", 1)
+    found = [module for module in model.modules() if hasattr(module, "quantize") and hasattr(module, "codebook_size")]
+
+    def fit(codebook: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
+        del codebook.quantize  # the class's again
+        rows = torch.randint(len(latents), (codebook.codebook_size,), generator=generator)
+        kept = codebook.embed_sum if hasattr(codebook, "embed_sum") else codebook.embed
+        kept.copy_(latents[rows])
+        if hasattr(codebook, "_embed"):
+            codebook._embed = None
+        return codebook.quantize(latents)
+
+    for codebook in found:
+        codebook.quantize = partial(fit, codebook)
+    model.encode(speech(8000, 8000, 1, channels))
+    return model
+
+
 def doubled(model: torch.nn.Module) -> torch.nn.Module:
     """A copy in fp64."""
     copied = deepcopy(model).double()
@@ -43,7 +71,7 @@ def encodec(**options: object) -> tf.EncodecModel:
     rate = options.get("sampling_rate", 24000)
     bandwidths = [rate / 8 * 6 * 4 / 1000]  # kbit/s of four codebooks of 64
     config = {"codebook_dim": 16, "target_bandwidths": bandwidths} | SHAPE | options
-    return frozen(tf.EncodecModel(tf.EncodecConfig(**config)))
+    return fitted(frozen(tf.EncodecModel(tf.EncodecConfig(**config))))
 
 
 def encodec_48k(**options: object) -> tf.EncodecModel:
@@ -103,7 +131,7 @@ def mimi(**options: object) -> tf.MimiModel:
         "upsample_groups": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
         "intermediate_size": 32, "sliding_window": 8, "layer_scale_initial_scale": 1.0, "initializer_range": 0.5,
     }  # fmt: skip
-    return frozen(tf.MimiModel(tf.MimiConfig(**config | options)))
+    return fitted(frozen(tf.MimiModel(tf.MimiConfig(**config | options))))
 
 
 def xcodec(**options: object) -> tf.XcodecModel:
