@@ -32,6 +32,7 @@ class Effort:
 
     Attributes:
         percentile: the highest that is to be claimed: 0.9 needs 36 runs, 0.99 needs 368.
+        least: the fewest runs, whatever the percentile needs.
         min_seconds: the least time of a latency measurement.
         max_seconds: the most time of a latency measurement, and of the comparison.
         warm_up_seconds: the most time until the runs are steady.
@@ -41,6 +42,7 @@ class Effort:
     """
 
     percentile: float = 0.9
+    least: int = 0
     min_seconds: float = 2.0
     max_seconds: float = 30.0
     warm_up_seconds: float = 10.0
@@ -68,6 +70,7 @@ def profile_model(
     limits: Limits = NONE,
     fidelity: Sequence[Fidelity] = (),
     command: str | None = None,
+    scenario: str | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a model, and what it is compared with, one process each and one at a time.
@@ -82,6 +85,7 @@ def profile_model(
         limits: what is demanded of the model.
         fidelity: how near its outputs come to the original's.
         command: what was typed, to be told in the report.
+        scenario: how the queries come, where one was chosen.
         progress: told what is being done and how far it is.
     """
     load = _load_check()
@@ -115,6 +119,7 @@ def profile_model(
     ]
     report = ProfileReport(
         command=command,
+        scenario=scenario,
         device=device,
         environment=dict(environment),
         model=measured[0],
@@ -157,6 +162,7 @@ def _measure(
     loaded = recorder.now()
     timing = worker.measure(
         percentile=effort.percentile,
+        least=effort.least,
         min_seconds=effort.min_seconds,
         max_seconds=effort.max_seconds,
         warm_up_seconds=effort.warm_up_seconds,
@@ -228,7 +234,7 @@ def _alike_check(ours: Measured, theirs: Measured, comparison: Comparison) -> Ch
 
 def _checks(measured: Measured, effort: Effort) -> list[Check]:
     latency, layers, percentile = measured.latency, measured.layers, f"p{effort.percentile * 100:g}"
-    needed, slower = runs_needed(effort.percentile), layers.whole / latency.median.value - 1
+    needed, slower = max(effort.least, runs_needed(effort.percentile)), layers.whole / latency.median.value - 1
     unexplained = layers.between_nodes / layers.whole
 
     def check(name: str, passed: bool, detail: str) -> Check:

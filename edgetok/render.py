@@ -21,6 +21,8 @@ MARKS = {"fail": "[bold red]fail[/]", "pass": "[green]pass[/]", "warn": "[yellow
 def render(report: ProfileReport, console: Console) -> None:
     """Print the report: summary, comparison, layers, what to know before trusting it."""
     sides = [side for side in (report.model, report.against) if side]
+    if report.scenario:
+        console.print(report.scenario, width=WIDTH, style="bold", markup=False, highlight=False)
     console.print(_summary(report.device, sides), width=WIDTH)
     if report.comparison:
         console.print(_comparison(report.comparison), width=WIDTH)

@@ -146,11 +146,12 @@ class ProfileReport(_Record):
     """A profile. `schema_version` grows whenever a reader of the JSON would have to change.
 
     `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed,
-    `roofline` the model's least time on the device.
+    `roofline` the model's least time on the device, `scenario` how the queries came, where one was chosen.
     """
 
     schema_version: Literal[1] = 1
     command: str | None = None
+    scenario: str | None = None
     device: str
     environment: dict[str, Any]
     model: Measured

@@ -71,6 +71,7 @@ def measure(
     run: Callable[[], object],
     *,
     percentile: float = 0.9,
+    least: int = 0,
     min_seconds: float = 1.0,
     max_seconds: float = 30.0,
     warm_up_seconds: float = 10.0,
@@ -82,6 +83,7 @@ def measure(
     Args:
         run: what is timed, once per call.
         percentile: the highest percentile that is to be claimed: it decides how many runs are needed.
+        least: the fewest runs, whatever the percentile needs.
         min_seconds: go on for at least this long.
         max_seconds: stop after this long even if the runs do not suffice; the percentile then has no upper bound.
         warm_up_seconds: the longest warm-up.
@@ -89,7 +91,7 @@ def measure(
         progress: told how far the measurement is.
     """
     warmed = warm_up(run, max_seconds=warm_up_seconds, clock=clock)
-    needed, start, times = runs_needed(percentile), clock(), list[float]()
+    needed, start, times = max(least, runs_needed(percentile)), clock(), list[float]()
     while True:
         times += sample(run, 1, clock=clock)
         seconds = (clock() - start) / 1e9

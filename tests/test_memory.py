@@ -26,21 +26,26 @@ WIDTH, LAYERS = 2048, 6
 IN_FP32 = 4 * LAYERS * WIDTH**2  # bytes: 101 million
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An .onnx file: linear layers, one behind the other."""
+def linear(path: Path, width: int = WIDTH, layers: int = LAYERS) -> None:
+    """Write an .onnx file: linear layers, one behind the other."""
     rng = np.random.default_rng(0)
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", WIDTH]))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", width]))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": g.OPSET}, name="layers")
     op, y = g.Emitter(graph), x
-    for layer in range(LAYERS):
-        y = op.MatMul(y, rng.standard_normal((WIDTH, WIDTH), np.float32) / np.float32(np.sqrt(WIDTH)))
+    for layer in range(layers):
+        y = op.MatMul(y, rng.standard_normal((width, width), np.float32) / np.float32(np.sqrt(width)))
         y.producer().name = f"blocks.{layer}/mlp/MatMul"
         y = op.Tanh(y)
     y.name = "y"
-    graph.outputs.append(g.typed(y, ir.DataType.FLOAT, ["batch", WIDTH]))
-    path = tmp_path_factory.mktemp("memory") / "layers.onnx"
+    graph.outputs.append(g.typed(y, ir.DataType.FLOAT, ["batch", width]))
     ir.save(ir.Model(graph, ir_version=g.IR_VERSION), path)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a file, of 101 MB in fp32."""
+    path = tmp_path_factory.mktemp("memory") / "layers.onnx"
+    linear(path)
     return path
 
 

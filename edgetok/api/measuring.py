@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgetok.profiling import Effort
     from edgetok.report import Latency, OnRuntime, ProfileReport, TokenStatistics
     from edgetok.roofline import Roofline
+    from edgetok.scenario import Scenario
     from edgetok.worker import Side
 
     Arrays = dict[str, np.ndarray]
@@ -44,6 +45,7 @@ def profile(
     runtime: str = "onnxruntime",
     all_runtimes: bool = False,
     limits: Limits = NONE,
+    scenario: str | None = None,
     command: str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> ProfileReport:
@@ -62,16 +64,22 @@ def profile(
         runtime: what runs the bundle, and what it is compared with.
         all_runtimes: also time the bundle on every runtime that is installed, in turns.
         limits: what is demanded of the bundle.
+        scenario: of `edgetok.scenario`: how many samples a run takes, and how many runs are made; None for one sample
+            and as many as the percentiles need.
         command: what was typed, to be told in the report.
         progress: told what is being done, and how far it is.
     """
     from edgetok import profiling, report
+    from edgetok import scenario as scenarios
     from edgetok.fingerprint import environment
 
     found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
     feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
+    asked = None if scenario is None else scenarios.load(scenario)
+    if asked is not None:
+        feeds = asked.feeds(opened, feeds)
     with TemporaryDirectory(prefix="edgetok-") as folder:
         other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
         sides = [side(opened, feeds, arithmetic, runtime), *([side(other, feeds, runtime=runtime)] if other else [])]
@@ -80,10 +88,11 @@ def profile(
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
             device=found.name,
             environment=environment().model_dump(mode="json"),
-            effort=effort or profiling.Effort(percentile=0.99 if limits.max_p99 else 0.9),
+            effort=effort or _effort(limits, asked),
             limits=limits,
             fidelity=opened.manifest.fidelity,
             command=command,
+            scenario=None if asked is None else f"{asked.name}: {asked.summary}",
             progress=progress,
         )
     if opened.manifest.tokenizer is None:  # its graphs have free axes, whose work is not counted
@@ -201,6 +210,16 @@ def _on_every_runtime(
             for worker, each, got in zip(workers[1:], compared, outputs[1:], strict=True)
         ),
     )
+
+
+def _effort(limits: Limits, scenario: Scenario | None) -> Effort:
+    """As many runs as the highest percentile needs that will be told; a scenario may take MLPerf's ten minutes."""
+    from edgetok.profiling import Effort
+
+    highest = 0.99 if limits.max_p99 else 0.9
+    if scenario is None:
+        return Effort(percentile=highest)
+    return Effort(percentile=max(highest, scenario.percentile), least=scenario.queries, max_seconds=600)
 
 
 def _roofline(

@@ -35,6 +35,9 @@ def command(
     max_p99: Annotated[
         str | None, typer.Option("--max-p99", metavar="TIME", help="Fail where p99 of the latency is above, as 20ms.")
     ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="NAME", help="single-stream, multi-stream or offline, as MLPerf has them.")
+    ] = None,
     min_cosine: Annotated[
         float | None, typer.Option("--min-cosine", metavar="X", help="Fail where an output is less like the original.")
     ] = None,
@@ -61,6 +64,7 @@ def command(
             runtime=runtime,
             all_runtimes=all_runtimes,
             limits=limits,
+            scenario=scenario,
             command=join(["edgetok", *sys.argv[1:]]),
             progress=tell,
         )
