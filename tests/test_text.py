@@ -169,7 +169,7 @@ def test_a_text_through_the_commands(minilm: Path, tmp_path: Path) -> None:
     assert (tmp_path / "back.txt").read_text() == "the cat sat on the mat, and the dog did not mind."
     for more, told in (
         (["--mode", "greedy"], "holds a WordPiece vocabulary: other ways of cutting are for byte-level BPE"),
-        (["--keep", "3"], "--keep is for pictures, recordings and videos"),
+        (["--keep", "3"], "--keep and --stream are for pictures, recordings and videos"),
     ):
         done = edgetok("tokenize", minilm, tmp_path / "notes.txt", "-o", tmp_path / "u.npz", *more)
         assert done.returncode in (1, 2) and told in done.stderr and not (tmp_path / "u.npz").exists()

@@ -174,7 +174,7 @@ def _reference_nearness(state: AttentionState, block: int) -> torch.Tensor:
 ATTENTION = Attention(
     summary="each block of queries sees the parts with the most attention inside the blocks whose means are nearest",
     paper="HISA, https://arxiv.org/abs/2603.28458, section 3",
-    examples=("hisa:density=0.4,candidates=0.7,part=8,block=16", "hisa:density=0.4,candidates=0.8,part=16,block=32"),
+    examples=("hisa:density=0.4,candidates=0.7,part=8,block=16", "hisa:density=0.6,candidates=0.9,part=8,block=16"),
     config=Config,
     lists=lists,
     reference=reference,
