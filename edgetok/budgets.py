@@ -113,10 +113,7 @@ def _curve(site: AttentionSite, index: ir.Value, whole: int, block: int) -> ir.V
     place = (rows[:, None] * block + np.arange(block)).reshape(-1)
     fill = np.array([0, 0, 0, 0, 0, 0, 0, blocks * block - tokens])
     query = op.Gather(op.Cast(site.query, to=ir.DataType.FLOAT), np.minimum(place, tokens - 1), axis=2)
-    each = site.heads // site.groups
-    keys = op.Cast(site.key, to=ir.DataType.FLOAT)
-    keys = op.Reshape(op.Expand(op.Unsqueeze(keys, np.array([2])), np.array([1, 1, each, 1, 1])),
-                      np.array([0, site.heads, tokens, site.width])) if each > 1 else keys  # fmt: skip
+    keys = site.for_heads(op.Cast(site.key, to=ir.DataType.FLOAT), site.width)
     scores = op.MatMul(op.Mul(query, np.float32(site.scale)), op.Transpose(keys, perm=[0, 1, 3, 2]))
     scores = op.Add(scores, op.Unsqueeze(site.bias_row(), np.array([1, 2])))
     if site.causal:

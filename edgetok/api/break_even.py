@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from statistics import median
-from time import perf_counter_ns
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
-from edgetok import attention, native, plugins
+from edgetok import attention, plugins
 from edgetok.graph import IR_VERSION, OPSET, Emitter
 from edgetok.manifest import SparseBlock
 from edgetok.report import SparseLayer
+from edgetok.runtimes.ort import session
+from edgetok.timing import sample
 from edgetok.view.sparse import AttentionSite, attend_to
 
 LENGTHS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # that are tried
@@ -50,18 +50,12 @@ def break_even(heads: int, width: int, density: float) -> int | None:
         sides = [_runner(heads, width, tokens, share) for share in (None, density)]
         ratios = []
         for turn in range(ROUNDS + 1):
-            dense, sparse = (_milliseconds(side) for side in sides)
+            ((dense,), (sparse,)) = (sample(side, 1) for side in sides)
             if turn:  # the first one warms up
                 ratios.append(dense / sparse)
         if median(ratios) > 1:
             return tokens
     return None
-
-
-def _milliseconds(run: Callable[[], object]) -> float:
-    start = perf_counter_ns()
-    run()
-    return (perf_counter_ns() - start) / 1e6
 
 
 def _runner(heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
@@ -80,11 +74,7 @@ def _runner(heads: int, width: int, tokens: int, density: float | None) -> Calla
     graph.outputs.append(y)
     model = ir.Model(graph, ir_version=IR_VERSION)
     plugins.add_functions(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    if (library := native.library()) is not None:
-        options.register_custom_ops_library(str(library))
-    made = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    made = session(ir.to_proto(model).SerializeToString(), threads=1)
     drawn = np.random.default_rng(0).standard_normal((3, 1, heads, tokens, width)).astype(np.float32)
     feeds = dict(zip("qkv", drawn, strict=True))
     return lambda: made.run(None, feeds)

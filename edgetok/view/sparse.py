@@ -58,6 +58,16 @@ class AttentionSite:
         """Of so many tokens."""
         return -(-self.tokens // block)
 
+    def for_heads(self, value: ir.Value, width: int) -> ir.Value:
+        """(B, g, K, width) -> (B, h, K, width): what each head of queries compares itself with."""
+        if self.groups == self.heads:
+            return value
+        op, each = self.op, self.heads // self.groups
+        spread = op.Expand(op.Unsqueeze(value, np.array([2])), np.array([1, 1, each, 1, 1]))  # (B, g, h / g, K, width)
+        length = op.Shape(value, start=2, end=3)
+        out: ir.Value = op.Reshape(spread, op.Concat(np.array([0, self.heads]), length, np.array([width]), axis=0))
+        return out
+
     def bias_row(self) -> ir.Value | np.ndarray:
         """(B or 1, N or 1) fp32: what is added to the scores of each key."""
         if self.bias is None:

@@ -37,14 +37,3 @@ def averages(
     row = op.Transpose(mass, perm=[0, 1, 3, 2])
     log = op.Where(op.Greater(row, np.float32(0)), op.Log(op.Max(row, np.float32(1e-6))), np.float32(EMPTY))
     return op.Div(sums, op.Max(mass, np.float32(1e-6))), log
-
-
-def for_heads(site: AttentionSite, value: ir.Value, width: int) -> ir.Value:
-    """(B, g, K, width) -> (B, h, K, width): what each head of queries compares itself with."""
-    if site.groups == site.heads:
-        return value
-    op, each = site.op, site.heads // site.groups
-    spread = op.Expand(op.Unsqueeze(value, np.array([2])), np.array([1, 1, each, 1, 1]))  # (B, g, h / g, K, width)
-    length = op.Shape(value, start=2, end=3)
-    out: ir.Value = op.Reshape(spread, op.Concat(np.array([0, site.heads]), length, np.array([width]), axis=0))
-    return out

@@ -65,7 +65,7 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     most = config.count(blocks)
     query, _ = _blocks.averages(site, site.query, site.heads, config.block)
     key, mass = _blocks.averages(site, site.key, site.groups, config.block)
-    key = _blocks.for_heads(site, key, site.width)
+    key = site.for_heads(key, site.width)
     scores = op.MatMul(op.Mul(query, np.float32(site.scale)), op.Transpose(key, perm=[0, 1, 3, 2]))  # (B, h, Q, K)
     scores = op.Add(scores, mass)
     scores = op.Slice(scores, np.array([whole]), np.array([blocks]), np.array([2]))

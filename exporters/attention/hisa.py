@@ -113,7 +113,7 @@ def _nearness(site: AttentionSite, block: int) -> ir.Value:
     op = site.op
     query, _ = _blocks.averages(site, site.query, site.heads, block)
     key, mass = _blocks.averages(site, site.key, site.groups, block)
-    key = _blocks.for_heads(site, key, site.width)
+    key = site.for_heads(key, site.width)
     products = op.MatMul(op.Mul(query, np.float32(site.scale)), op.Transpose(key, perm=[0, 1, 3, 2]))
     out: ir.Value = op.Add(products, mass)
     return out

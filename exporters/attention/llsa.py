@@ -27,7 +27,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
-from edgetok.exporters.attention import _blocks
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +137,7 @@ class _Level:
 
 def _scores(site: AttentionSite, level: _Level) -> ir.Value:
     """(B, h, n, n) how near the means of keys are to those of queries."""
-    op, key = site.op, _blocks.for_heads(site, level.key, site.width)
+    op, key = site.op, site.for_heads(level.key, site.width)
     products = op.MatMul(op.Mul(level.query, np.float32(site.scale)), op.Transpose(key, perm=[0, 1, 3, 2]))
     empty = op.Mul(op.Cast(op.LessOrEqual(level.mass, NONE), to=ir.DataType.FLOAT), BARRED)
     out: ir.Value = op.Add(products, op.Transpose(empty, perm=[0, 1, 3, 2]))

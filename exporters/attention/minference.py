@@ -24,7 +24,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
-from edgetok.exporters.attention import _blocks
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +98,7 @@ def _sums(site: AttentionSite, config: Config) -> tuple[ir.Value, ir.Value]:
     op, tokens, last = site.op, site.tokens, min(config.last, site.tokens)
     place = np.arange(tokens - last, tokens)  # of the last queries; further in front by `short` where padding follows
     query, key = (op.Cast(value, to=ir.DataType.FLOAT) for value in (site.query, site.key))
-    key = _blocks.for_heads(site, key, site.width)
+    key = site.for_heads(key, site.width)
     short: ir.Value | None = None
     if site.size is None:
         query = op.Slice(query, np.array([tokens - last]), np.array([tokens]), np.array([2]))

@@ -27,7 +27,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
-from edgetok.exporters.attention import _blocks
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +76,7 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     op, tokens, blocks = site.op, site.tokens, site.blocks(config.block)
     flat = np.array([-1, tokens, site.width])
     query = op.Reshape(site.query, flat)  # (B h, N, d)
-    key, value = (op.Reshape(_spread(site, each), flat) for each in (site.key, site.value))
+    key, value = (op.Reshape(site.for_heads(each, site.width), flat) for each in (site.key, site.value))
     real = _per_head(site, op.Squeeze(site.size, np.array([2]))) if site.size is not None else None  # (B h, N)
     of_query, query_means, _ = _clusters(site, query, real, config.queries, config.rounds)
     of_key, key_means, sizes = _clusters(site, key, real, config.keys, config.rounds)
@@ -120,11 +119,6 @@ def lists(site: AttentionSite, config: Config) -> Lists:
         op.Cast(index, to=ir.DataType.INT32), count, 0, density=most / blocks, query=sort(query, query_order),
         key=sort(key, key_order), value=sort(value, key_order), bias=bias, restore=restore,
     )  # fmt: skip
-
-
-def _spread(site: AttentionSite, value: ir.Value) -> ir.Value:
-    """(B, g, N, d) -> (B, h, N, d)."""
-    return _blocks.for_heads(site, value, site.width)
 
 
 def _per_head(site: AttentionSite, row: ir.Value | np.ndarray) -> ir.Value:

@@ -24,7 +24,6 @@ import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
 from edgetok.errors import UsageError
-from edgetok.exporters.attention import _blocks
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +104,7 @@ def shares(site: AttentionSite, config: Config) -> ir.Value:
         return op.Reshape(value, np.array([0, heads, -1, stride * site.width]))
 
     query = op.Mul(summed(site.query, site.heads, True), np.float32(site.scale / stride))
-    key = _blocks.for_heads(site, summed(site.key, site.groups, False), stride * site.width)
+    key = site.for_heads(summed(site.key, site.groups, False), stride * site.width)
     logits = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
     there = op.Transpose(rows, perm=[0, 2, 1])  # (B, 1, N / stride)
     logits = op.Add(logits, op.Unsqueeze(op.Mul(op.Sub(np.float32(1), there), BARRED), np.array([1])))
