@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from edgetok import __version__
+from edgetok.files import text_of
 
 _TOOLS = (  # whatever a bundle's bytes may depend on
     "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow", "safetensors",
@@ -65,7 +66,7 @@ def environment(root: Path = _ROOT) -> Environment:
         machine=platform.machine(),
         cpu=cpu_model(root),
         cpu_features=cpu_features(root),
-        board=_read(root / "proc/device-tree/model"),
+        board=text_of(root / "proc/device-tree/model"),
         cores=_cores(),
         cpu_quota=cpu_quota(root),
         memory_bytes=min(total, limit) if limit else total,
@@ -107,6 +108,12 @@ def cpu_model(root: Path = _ROOT) -> str:
     return ", ".join(kinds) or platform.processor() or platform.machine()
 
 
+def highest_mhz(root: Path = _ROOT) -> float | None:
+    """Give the highest frequency that the governors allow, or else the one that a core has now; None if neither."""
+    allowed = [int(text) / 1e3 for text in _cpufreq(root, "scaling_max_freq") if text.isdigit()]
+    return max(allowed or map(float, _cpuinfo(root, "cpu MHz")), default=None)
+
+
 def cores_available(root: Path = _ROOT) -> int:
     """Count the cores that this process can keep busy: its affinity, or its quota where that is less."""
     quota = cpu_quota(root)
@@ -120,7 +127,7 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
         quota, _, period = text.partition(" ")
         if quota.isdigit() and period.isdigit():
             quotas.append(int(quota) / int(period))
-    old = [_read(root / "sys/fs/cgroup/cpu" / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    old = [text_of(root / "sys/fs/cgroup/cpu" / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
     if all(text.isdigit() for text in old):  # -1 for no limit
         quotas.append(int(old[0]) / int(old[1]))
     return min(quotas, default=None)
@@ -133,31 +140,24 @@ def _cores() -> int:
 
 
 def _cgroup_limit(root: Path, name: str, old: str) -> int | None:
-    texts = [*_cgroup(root, name), _read(root / "sys/fs/cgroup" / old) or ""]
+    texts = [*_cgroup(root, name), text_of(root / "sys/fs/cgroup" / old) or ""]
     return min((int(text) for text in texts if text.isdigit()), default=None)
 
 
 def _cgroup(root: Path, name: str) -> list[str]:
     """Read a file of this process's control group (version 2) and of every group around it."""
     mount = root / "sys/fs/cgroup"
-    own = re.search(r"^0::/(.*)$", _read(root / "proc/self/cgroup") or "", re.MULTILINE)
+    own = re.search(r"^0::/(.*)$", text_of(root / "proc/self/cgroup") or "", re.MULTILINE)
     group = mount / own[1] if own and ".." not in own[1] else mount
     groups = [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
-    return [text for folder in groups if (text := _read(folder / name))]
+    return [text for folder in groups if (text := text_of(folder / name))]
 
 
 def _cpufreq(root: Path, name: str) -> list[str]:
     files = (root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}")
-    return [text for file in files if (text := _read(file))]
+    return [text for file in files if (text := text_of(file))]
 
 
 def _cpuinfo(root: Path, field: str) -> list[str]:
     """Give a field of /proc/cpuinfo, once per core."""
-    return re.findall(rf"^{field}[ \t]*:[ \t]*(.*?)[ \t]*$", _read(root / "proc/cpuinfo") or "", re.MULTILINE)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip("\0 \n")
-    except OSError:
-        return None
+    return re.findall(rf"^{field}[ \t]*:[ \t]*(.*?)[ \t]*$", text_of(root / "proc/cpuinfo") or "", re.MULTILINE)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgetok.device import Device
 from edgetok.errors import DeviceError, UnknownName
+from edgetok.files import text_of
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
@@ -46,7 +47,7 @@ class Machine:
             cpu=f"CPU part {', '.join(sorted(set(parts)))}" if parts else model[1] if model else "CPU unknown",
             cpu_parts=frozenset(parts),
             flags=frozenset(flags[1].split() if flags else ()),
-            board=_text(root / "proc/device-tree/model").strip("\0\n") or None,
+            board=text_of(root / "proc/device-tree/model") or None,
             compatible=tuple(filter(None, _text(root / "proc/device-tree/compatible").split("\0"))),
             l4t=f"{release[1]}.{release[2]}" if release else None,
             gpus=gpus,
@@ -134,7 +135,4 @@ def _within(release: str | None, prefix: str) -> bool:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return text_of(path) or ""

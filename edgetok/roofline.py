@@ -14,10 +14,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from edgetok.files import text_of
+from edgetok.fingerprint import cores_available, highest_mhz
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgetok.device import Compute, Device
+    from edgetok.device import Device
     from edgetok.machine import Machine
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
@@ -123,41 +126,31 @@ def roof(device: Device, machine: Machine, precision: Precision, root: Path = Pa
     """
     # bf16 is computed as fast as fp16 wherever both are known
     precision = "fp16" if precision == "bf16" else precision
-    fitting = [compute for compute in device.compute if set(compute.needs) <= machine.flags]
-    if not fitting or (per_clock := getattr(fitting[-1], precision)) is None:
+    if device.kind == "cpu":
+        return _processor(device, machine, precision, root)
+    number = live_mode(root)
+    live = next((mode for mode in device.modes if number is not None and mode.id == number), None)
+    if (peak := device.peak(precision, live and live.name)) is None:
         return None
-    if device.kind == "gpu" and device.modes:
-        number = live_mode(root)
-        live = next((mode for mode in device.modes if number is not None and mode.id == number), None)
-        mode = live or device.mode()
-        which = "the mode it is in" if live else "the mode it ships in; nvpmodel does not tell the live one"
-        clock = f"{mode.units} units x {mode.mhz:g} MHz x {per_clock} a clock"
-        return Roof(
-            mode.units * mode.mhz * 1e6 * per_clock, mode.bandwidth_gbs * 1e9 or None, f"{clock}: {mode.name}, {which}"
-        )
-    bandwidth = device.mode().bandwidth_gbs * 1e9 if device.modes else None
-    return _processor(fitting[-1], per_clock, bandwidth, root)
+    mode = live or device.mode()
+    which = "the mode it is in" if live else "the mode it ships in; nvpmodel does not tell the live one"
+    return Roof(peak, mode.bandwidth_gbs * 1e9, f"{mode.units} units at {mode.mhz:g} MHz: {mode.name}, {which}")
 
 
 def live_mode(root: Path = Path("/")) -> int | None:
     """The number of a Jetson's power mode, as nvpmodel keeps it."""
-    try:
-        found = re.search(r"pmode:0*(\d+)", (root / "var/lib/nvpmodel/status").read_text())
-    except OSError:
-        return None
+    found = re.search(r"pmode:0*(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
     return int(found[1]) if found else None
 
 
-def _processor(compute: Compute, per_clock: int, bandwidth: float | None, root: Path) -> Roof | None:
-    from edgetok.fingerprint import cores_available, environment
-
-    info = (root / "proc/cpuinfo").read_text() if (root / "proc/cpuinfo").exists() else ""
-    present = [float(value) for value in re.findall(r"^cpu MHz\s*: ([\d.]+)", info, re.MULTILINE)]
-    clocks = [environment(root).max_mhz, *present]
-    if not (mhz := max(filter(None, clocks), default=None)):
+def _processor(device: Device, machine: Machine, precision: Precision, root: Path) -> Roof | None:
+    """By the last of the instruction sets that the machine has: profiles list the widest last."""
+    fitting = [compute for compute in device.compute if set(compute.needs) <= machine.flags]
+    per_clock, mhz = getattr(fitting[-1], precision) if fitting else None, highest_mhz(root)
+    if per_clock is None or mhz is None:
         return None
     cores = cores_available(root)
     return Roof(
-        cores * mhz * 1e6 * per_clock, bandwidth,
-        f"{cores} cores x {mhz:.0f} MHz x {per_clock} a clock ({compute.source}); two that share a core reach half",
+        cores * mhz * 1e6 * per_clock, device.mode().bandwidth_gbs * 1e9 if device.modes else None,
+        f"{cores} cores x {mhz:.0f} MHz x {per_clock} a clock ({fitting[-1].source}); two that share a core reach half",
     )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from edgetok import sensors
 from edgetok.conditions import conditions, energy, memory_line
 from edgetok.recorder import Moment, Recorder
-from edgetok.sensors import Reading, Sensor
+from edgetok.sensors import Reading
 from edgetok.sensors._lines import LineSensor
 from edgetok.sensors.ina3221 import Ina3221, whole
 from edgetok.sensors.nvidia_smi import NvidiaSmi
@@ -225,5 +225,4 @@ def test_the_recorder_reads_this_machine() -> None:
     inside = recorder.between(start, end)
     assert len(inside) >= 5 and all(len(moment.readings) == len(found) for moment in inside)
     assert inside[-1].memory is not None and inside[-1].memory > 10_000_000
-    assert inside[0].seconds <= start + 0.05 and isinstance(found, list)
-    assert all(isinstance(sensor, Sensor) for sensor in found)
+    assert inside[0].seconds <= start + 0.05

@@ -95,20 +95,18 @@ def profile(
             scenario=None if asked is None else f"{asked.name}: {asked.summary}",
             progress=progress,
         )
-    if opened.manifest.tokenizer is None:  # its graphs have free axes, whose work is not counted
-        roofline = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
-        done = replace(done, report=done.report.model_copy(update={"roofline": roofline}))
+    more: dict[str, object] = {}
+    if opened.manifest.tokenizer is None:  # a tokenizer's graphs have free axes, whose work is not counted
+        more["roofline"] = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
     else:
-        told = _token_statistics(opened, feeds, done.report.model.latency, runtime)
-        done = replace(done, report=done.report.model_copy(update={"tokenizer": told}))
+        more["tokenizer"] = _token_statistics(opened, feeds, done.report.model.latency, runtime)
     if all_runtimes:
-        found_on = _on_every_runtime(opened, feeds, progress)
-        done = replace(done, report=done.report.model_copy(update={"runtimes": found_on}))
+        more["runtimes"] = _on_every_runtime(opened, feeds, progress)
     if opened.manifest.sparse:
         from edgetok.api.break_even import sparse_layers
 
-        layers = sparse_layers(opened.manifest.sparse)
-        done = replace(done, report=done.report.model_copy(update={"sparse": layers}))
+        more["sparse"] = sparse_layers(opened.manifest.sparse)
+    done = replace(done, report=done.report.model_copy(update=more))
     if out is not None:
         pictures = () if input is None else _token_pictures(opened, str(input), feeds)
         report.save(done.report, done.trace, Path(out), pictures=pictures, force=force)

@@ -32,7 +32,7 @@ def stream(
         bundle: of a codec that was exported with `stream`.
         given: what is pushed: "waveform" (B, channels, samples) fp32, at the rate of the manifest's signal, gives ids
             (B, N, L); "ids" give the waveform.
-        device: a profile of devices/ that fits this machine, or "cpu".
+        device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         runtime: "onnxruntime" or "openvino".
 
     Raises:
@@ -43,7 +43,7 @@ def stream(
     from edgetok.verify import STREAMS
 
     opened = open_bundle(Path(bundle))
-    resolve_device(device)
+    resolve_device(device, runtime)
     described = opened.manifest.tokenizer
     if described is None or described.streaming is None:
         raise UsageError(f"{bundle} has no graphs for streams: export EnCodec at 24 kHz or Mimi with --stream 80ms")

@@ -148,7 +148,6 @@ def described_with_decoder(
         "tokens": ids.shape[1],
         "rate": round(bits / captured.tokenizer.signal.units(extent), 6),
         "same_ids": round(same_ids(ids, original["ids"]), 6),
-        "codes_used": round(codes_used(ids, captured.tokenizer.sizes), 6),
     }
     if captured.decoder is None:
         return captured.tokenizer.model_copy(update=found), (), {}
@@ -163,15 +162,6 @@ def described_with_decoder(
     inputs = tuple(replace(spec, preprocess=None) for spec in decoder.inputs)
     found |= {"decode_inputs": inputs, "decode_outputs": decoder.outputs}
     return captured.tokenizer.model_copy(update=found), compare_outputs(got, wanted), {"decoded": got}
-
-
-def codes_used(ids: np.ndarray, sizes: tuple[int, ...]) -> float:
-    """The share of the codes that ids are, over all codebooks of a token; ids of -1 are none."""
-    import numpy as np
-
-    levels = ids[..., None] if len(sizes) == 1 else ids
-    used = sum(len(np.unique(of[of >= 0])) for of in np.moveaxis(levels, -1, 0))
-    return used / sum(sizes)
 
 
 def check_keep(described: Description, keep: int | None) -> None:

@@ -123,8 +123,7 @@ def _tokenizer(described: dict[str, Any], manifest: dict[str, Any]) -> str:
     kept = f"; the first {known.keep} suffice" if known.keep else ""
     rate = f"{known.rate:.4g} bits a {known.signal.unit} of its samples" if known.rate else "no samples"
     way = "ids and back" if known.decode_inputs else "ids; there is no decoder"
-    used = f"{known.codes_used:.1%} of the codes used by its samples"
-    lines = [f"{known.family}: a {known.signal.kind} to {way}", f"{levels}{kept}", f"{rate}; {used}"]
+    lines = [f"{known.family}: a {known.signal.kind} to {way}", f"{levels}{kept}", rate]
     if (cut := known.streaming) is not None and known.signal.kind == "waveform":
         each, first = (count * cut.hop / known.signal.rate * 1e3 for count in (cut.chunk, cut.first))
         lines.append(f"streams in chunks of {each:.4g} ms, the first of {first:.4g} ms")

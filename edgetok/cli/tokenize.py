@@ -67,9 +67,9 @@ def _signal(bundle: Path, file: Path, out: Path, keep: int | None, stream: bool,
     from math import log2
 
     from edgetok import api
-    from edgetok.api.tokenizing import codes_used
     from edgetok.bundle import open_bundle
     from edgetok.tokenizer.tokens import write
+    from edgetok.tokenizer.usage import codebook_use
 
     tokens = api.tokenize(bundle, file, keep=keep, stream=stream, device=on, runtime=runtime)
     write(tokens, out)
@@ -87,7 +87,7 @@ def _signal(bundle: Path, file: Path, out: Path, keep: int | None, stream: bool,
         "tokens": tokens.count,
         "bits": tokens.count * sum(map(log2, sizes)),
         "unit": described.signal.unit,
-        "codes_used": codes_used(ids, sizes),
+        "codes_used": sum(book.used for book in codebook_use(ids, sizes)) / sum(sizes),
         "note": tokens.note,
     }
     data["bits_per_unit"] = data["bits"] / units

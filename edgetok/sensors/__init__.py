@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -73,8 +73,6 @@ def find_all(root: Path = Path("/")) -> list[Sensor]:
 @contextmanager
 def opened(root: Path = Path("/")) -> Iterator[list[Sensor]]:
     """The machine's sensors, open."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield [stack.enter_context(sensor) for sensor in find_all(root)]
 
@@ -84,12 +82,4 @@ def number(path: Path) -> float | None:
     try:
         return float(path.read_text())
     except (OSError, ValueError):
-        return None
-
-
-def text(path: Path) -> str | None:
-    """The text of a file of /sys without its line end; None where it cannot be read."""
-    try:
-        return path.read_text(errors="replace").strip("\0 \n")
-    except OSError:
         return None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetok.sensors import Reading, Sensor, number, text
+from edgetok.files import text_of
+from edgetok.sensors import Reading, Sensor, number
 
 # Rails that are the whole module, the first set whose members are all there. VDDQ_VDD2_1V8AO is part of VIN_SYS_5V0 on
 # AGX Orin, and all others of Thor's are part of VIN: adding every rail up counts twice.
@@ -32,7 +33,7 @@ class Ina3221(Sensor):
             label: (folder / f"in{channel}_input", folder / f"curr{channel}_input")
             for folder in monitors
             for channel in CHANNELS
-            if (label := text(folder / f"in{channel}_label")) and label != "NC"
+            if (label := text_of(folder / f"in{channel}_label")) and label != "NC"
         }
         counters = [
             path for i in OVER_CURRENTS for path in sorted(root.glob(f"sys/class/hwmon/hwmon*/oc{i}_event_cnt"))
@@ -43,7 +44,7 @@ class Ina3221(Sensor):
     def find(cls, root: Path) -> Ina3221 | None:
         """The monitors, wherever the kernel numbered them."""
         folders = sorted(root.glob("sys/class/hwmon/hwmon*"))
-        monitors = [folder for folder in folders if text(folder / "name") == "ina3221"]
+        monitors = [folder for folder in folders if text_of(folder / "name") == "ina3221"]
         return cls(monitors, root) if monitors else None
 
     def read(self) -> Reading:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetok.sensors import Reading, Sensor, number, text
+from edgetok.files import text_of
+from edgetok.sensors import Reading, Sensor, number
 
 
 class Rapl(Sensor):
@@ -28,7 +29,7 @@ class Rapl(Sensor):
         """The zones that may be read: packages, and what lies beside their cores."""
         zones = {}
         for folder in sorted(root.glob("sys/class/powercap/intel-rapl:*")):
-            name = text(folder / "name")
+            name = text_of(folder / "name")
             if name is None or number(folder / "energy_uj") is None:
                 continue
             package = folder.name.split(":")[1]

@@ -13,6 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
+from edgetok.files import text_of
 from edgetok.sensors import Reading
 from edgetok.sensors._lines import LineSensor
 from edgetok.sensors.ina3221 import whole
@@ -34,7 +35,7 @@ class Tegrastats(LineSensor):
     def find(cls, root: Path) -> Tegrastats | None:
         """Where it is installed, and the power monitors' own files are not there."""
         path = shutil.which("tegrastats", path=str(root / "usr/bin"))
-        names = [file.read_text().strip() for file in root.glob("sys/class/hwmon/hwmon*/name")]
+        names = [text_of(file) for file in root.glob("sys/class/hwmon/hwmon*/name")]
         return cls([path, "--interval", "100"]) if path and "ina3221" not in names else None
 
     def parse(self, line: str) -> Reading:

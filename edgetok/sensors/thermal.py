@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetok.sensors import Reading, Sensor, number, text
+from edgetok.files import text_of
+from edgetok.sensors import Reading, Sensor, number
 
 
 class Thermal(Sensor):
@@ -21,11 +22,11 @@ class Thermal(Sensor):
         """Zones by their type ("cpu-thermal"), a Jetson's GPU and every core that has a clock of its own."""
         zones: dict[str, Path] = {}
         for folder in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-            zones[text(folder / "type") or folder.name] = folder / "temp"
+            zones[text_of(folder / "type") or folder.name] = folder / "temp"
         for folder in sorted(root.glob("sys/class/hwmon/hwmon*")):  # coretemp and its like
             for file in sorted(folder.glob("temp*_input")):
-                label = text(folder / file.name.replace("_input", "_label")) or file.name.removesuffix("_input")
-                zones.setdefault(f"{text(folder / 'name') or folder.name} {label}", file)
+                label = text_of(folder / file.name.replace("_input", "_label")) or file.name.removesuffix("_input")
+                zones.setdefault(f"{text_of(folder / 'name') or folder.name} {label}", file)
         cores = root / "sys/devices/system/cpu"
         clocks = {path.parts[-3]: path for path in sorted(cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))}
         throttles = sorted(cores.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))

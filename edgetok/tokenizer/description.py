@@ -66,7 +66,6 @@ class Description(BaseModel):
         tokens: N of a sample's piece, whose shape is that of the bundle's samples.
         same_ids: the share of ids that equal the original's, over the samples.
         rate: bits a pixel or a second of that piece.
-        codes_used: the share of the codes that these ids are, at most as many as there are ids.
         decode_inputs: of decode.onnx: `ids`, and what else encode.onnx gives out. None where there is no decoder.
         decode_outputs: of decode.onnx: the signal.
         streaming: the same chunk by chunk; None where the bundle has no graphs for it.
@@ -81,7 +80,6 @@ class Description(BaseModel):
     tokens: PositiveInt = 1
     same_ids: float = 1.0
     rate: float = 0.0
-    codes_used: float = 0.0
     decode_inputs: tuple[TensorSpec, ...] = ()
     decode_outputs: tuple[TensorSpec, ...] = ()
     streaming: Streaming | None = None
