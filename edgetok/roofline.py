@@ -130,7 +130,7 @@ def roof(device: Device, machine: Machine, precision: Precision, root: Path = Pa
         return _processor(device, machine, precision, root)
     number = live_mode(root)
     live = next((mode for mode in device.modes if number is not None and mode.id == number), None)
-    if (peak := device.peak(precision, live and live.name)) is None:
+    if (peak := device.peak(precision, live.name if live else None)) is None:
         return None
     mode = live or device.mode()
     which = "the mode it is in" if live else "the mode it ships in; nvpmodel does not tell the live one"

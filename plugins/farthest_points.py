@@ -58,7 +58,7 @@ def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: 
     import torch
 
     cosine = x @ x.mT
-    own = torch.eye(x.shape[1], dtype=x.dtype) * greedy_select.NEVER
+    own = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) * greedy_select.NEVER
     nearest = (1 - (cosine + bias[:, None] - own).amax(dim=2)) * weight + bias  # barred ones are no neighbours
     distance = (1 - cosine) * weight[:, None] + bias[:, None]
     return greedy_select.reference(distance, nearest, count, "max_min")

@@ -11,7 +11,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
@@ -24,7 +23,7 @@ from edgetok.lowering import plugins as lowering
 from edgetok.plugins import add_functions
 from edgetok.tensorrt import library
 from edgetok.tensorrt.node import ATTRIBUTE_NAMES, PluginNode, without_scratch
-from edgetok.tensorrt.term import Term, evaluate
+from edgetok.tensorrt.term import evaluate, line, size
 from tests.tensorrt import installed
 
 PTX = (installed.HERE / "keep_tokens.ptx").read_text()
@@ -42,20 +41,24 @@ def keep_tokens(x: tuple, order: tuple, kind: str = "float") -> PluginNode:
     )
 
 
-NODE = keep_tokens(tuple(Term.size(0, axis) for axis in range(3)), tuple(Term.size(1, axis) for axis in range(2)))
+NODE = keep_tokens(tuple(size(0, axis) for axis in range(3)), tuple(size(1, axis) for axis in range(2)))
 
 
 def kernel_of(node: ir.Node, sm: str) -> lowering.Plan | None:
     """KeepTokens alone has a kernel here."""
     if node.op_type != "KeepTokens":
         return None
-    launch = keep_tokens(*lowering.sizes(node, [0, 1]), lowering.types(node, [0, 1])[0])
+    shapes = [
+        [size(at, axis) if axis == 0 else length for axis, length in enumerate(value.shape)]
+        for at, value in enumerate(node.inputs)
+    ]
+    launch = keep_tokens(*shapes)
     return lowering.Plan((lowering.Step("KeepTokens", launch, (0, 1), (2,)),), (2,))
 
 
-def model(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
-    """KeepTokens and SumTokens of a free batch."""
-    x = ir.Value(name="x", shape=ir.Shape(["batch", 31, 8]), type=ir.TensorType(dtype))
+def model() -> ir.Model:
+    """KeepTokens of a free batch."""
+    x = ir.Value(name="x", shape=ir.Shape(["batch", 31, 8]), type=ir.TensorType(ir.DataType.FLOAT))
     index = ir.Value(name="index", shape=ir.Shape(["batch", 12]), type=ir.TensorType(ir.DataType.INT64))
     graph = ir.Graph([x, index], [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
     kept = g.Emitter(graph).KeepTokens(x, index, domain="edgetok")
@@ -158,26 +161,49 @@ def test_a_bundle_gets_plugin_nodes() -> None:
     assert list(written)[: len(ATTRIBUTE_NAMES)] == list(ATTRIBUTE_NAMES)
 
 
-def test_kernels_of_several_launches_become_nodes_of_a_free_batch() -> None:
-    if find_spec("triton") is None:  # imported apart: torch in this process would find it too
+def test_real_kernels_become_nodes() -> None:
+    """Apart: torch in this process would find Triton too, once it was imported here."""
+    if find_spec("triton") is None:
         own = installed.environment(Path.cwd(), installed.package("triton==3.9.0"))
-        this = f"{__file__}::test_kernels_of_several_launches_become_nodes_of_a_free_batch"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}", "-k", "with_triton"]
         done = subprocess.run(command, env=own | {"TRITON_DEFAULT_FP_FUSION": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
-        return
+        assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+
+
+def one(operator: str, inputs: dict[str, tuple[ir.DataType, list[int | str]]], **attributes: int) -> ir.Model:
+    """A graph of one operator, with its function."""
+    values = [ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(kind)) for n, (kind, s) in inputs.items()]
+    graph = ir.Graph(values, [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
+    outputs = 3 if operator == "BipartiteMatch" else 1
+    made = getattr(g.Emitter(graph), operator)(*values, outputs=outputs, domain="edgetok", **attributes)
+    graph.outputs.extend(made if outputs > 1 else [made])
+    model = ir.Model(graph, ir_version=g.IR_VERSION)
+    add_functions(model)
+    return model
+
+
+def matching(kind: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
+    shapes = {"a": ["batch", 98, 64], "b": ["batch", 99, 64], "bias_a": [1, 98], "bias_b": ["batch", 99]}
+    return one("BipartiteMatch", {name: (kind, shape) for name, shape in shapes.items()})
+
+
+def product(x: list[int | str]) -> ir.Model:
+    kinds = {"codes": (ir.DataType.UINT8, [48, 32]), "codebook": (ir.DataType.FLOAT, [1, 1, 16])}
+    inputs = {"x": (ir.DataType.FLOAT, x), **kinds, "scales": (ir.DataType.FLOAT, [48, 4, 1])}
+    return one("LutMatMul", inputs, bits=4, inner=64)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="test_real_kernels_become_nodes runs it")
+def test_several_launches_of_a_free_batch_with_triton() -> None:
     from edgetok.plugins import gpu
 
-    shapes = {"a": ["batch", 98, 64], "b": ["batch", 99, 64], "bias_a": [1, 98], "bias_b": ["batch", 99]}
-    float32 = ir.TensorType(ir.DataType.FLOAT)
-    inputs = [ir.Value(name=name, shape=ir.Shape(shape), type=float32) for name, shape in shapes.items()]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
-    graph.outputs.extend(g.Emitter(graph).BipartiteMatch(*inputs, outputs=3, domain="edgetok"))
-    made = ir.Model(graph, ir_version=g.IR_VERSION)
-    add_functions(made)
+    made = matching()
+    sizes = {
+        value.name: tuple(length if isinstance(length, int) else 7 for length in value.shape)
+        for value in made.graph.inputs
+    }
     assert lowering.lower(made, ORIN, api.kernel_of) == {"BipartiteMatch": 1}
     assert {node.op_type for node in made.graph} <= set(api.operators())
-    sizes = {name: tuple(7 if size == "batch" else size for size in shape) for name, shape in shapes.items()}
     launches, outputs = gpu.load("bipartite_match").launches(*(torch.empty(shape) for shape in sizes.values()))
     for node, launch in zip(made.graph, launches, strict=True):
         written = PluginNode(**{name: node.attributes[name].value for name in ATTRIBUTE_NAMES})
@@ -187,6 +213,26 @@ def test_kernels_of_several_launches_become_nodes_of_a_free_batch() -> None:
         assert ".target sm_87" in written.ptx and ".file" not in written.ptx
     results = [[evaluate(term, given) for term in shape] for _, shape in written.outputs()]
     assert results == [list(output.shape) for output in outputs]
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="test_real_kernels_become_nodes runs it")
+def test_a_grid_that_grows_in_steps_keeps_its_body_with_triton() -> None:
+    """Tiles of 64 rows over 197 rows a sample: ceil(197 B / 64) is a line over B = 2, 3 and 5, and is none."""
+    for rows in (["batch", 64], ["batch", 197, 64]):
+        with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
+            lowering.lower(product(rows), ORIN, api.kernel_of)
+    assert lowering.lower(product([4, 197, 64]), ORIN, api.kernel_of) == {"LutMatMul": 1}
+    fits = product(["batch", 64, 64])  # whole tiles in every sample
+    assert lowering.lower(fits, ORIN, api.kernel_of) == {"LutMatMul": 1}
+    (node,) = fits.graph
+    assert node.attributes["grid"].value == "1, 0.0, 1" and node.attributes["results"].value == "float: 0.0, 64, 48"
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="test_real_kernels_become_nodes runs it")
+def test_types_and_sizes_that_plugins_do_not_take_keep_their_body_with_triton() -> None:
+    for made in (matching(ir.DataType.DOUBLE), product(["batch", "tokens", 64])):
+        with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
+            lowering.lower(made, ORIN, api.kernel_of)
 
 
 def test_devices_that_take_no_plugins_are_refused() -> None:
@@ -200,20 +246,16 @@ def test_devices_that_take_no_plugins_are_refused() -> None:
         lowering.form(DEVICES["x86-cpu"])
     with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
         lowering.lower(model(), ORIN, lambda node, sm: None)
-    with pytest.raises(Refusal, match=r"input 0 of KeepTokens is DOUBLE, and plugins take float, half"):
-        lowering.lower(model(ir.DataType.DOUBLE), ORIN, kernel_of)
 
 
-def test_terms_are_pythons_arithmetic() -> None:
-    n, batch = Term.size(0, 1), Term.size(1, 0)
-    term = (n * batch + 15 - 2 * n) // 16 + (100 - batch)
-    for size, items in ((197, 3), (1, 1), (0, 7)):
-        assert evaluate(str(term), [[items, size], [items]]) == (size * items + 15 - 2 * size) // 16 + (100 - items)
-    for text in ("", "1 2", "1 +", "2.0", "0.9", "1 0 /", "x", "0.0.0"):
+def test_terms() -> None:
+    assert [line("0.0", *each) for each in ((0, 7), (1, 0), (1, 2), (197, 0), (3, 1))] == [
+        7, "0.0", "0.0 2 +", "0.0 197 *", "0.0 3 * 1 +"
+    ]  # fmt: skip
+    assert [evaluate("0.1 3 * 1.0 +", [[2, n], [5]]) for n in (0, 1, 197)] == [5, 8, 596]
+    for text in ("", "1 2", "1 +", "2.0", "0.9", "1 2 -", "x", "0.0.0"):
         with pytest.raises(InputError, match="is no size over inputs of ranks"):
             evaluate(text, [[3, 4]])
-    with pytest.raises(InputError, match="not known before the engine runs"):
-        np.zeros(n)
 
 
 def test_a_launch_that_cannot_be_is_refused() -> None:

@@ -16,14 +16,16 @@ from edgetok import graph as g
 from edgetok import plugins
 from edgetok.errors import MissingPackage, Refusal
 from edgetok.lowering.plugins import Plan, Step
-from edgetok.tensorrt.node import MOST_SHARED, PluginNode, in_tensorrts_order
-from edgetok.tensorrt.term import Size, Term
+from edgetok.tensorrt.node import MOST_SHARED, TYPES, PluginNode, in_tensorrts_order
+from edgetok.tensorrt.term import Size, line, size
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-BATCHES = (2, 3, 5)  # two give a line, the third must lie on it
+# Two give a line. ceil(s B / t) lies on it at B + 256 only if s / t is whole, for every power of two t up to 256: what
+# grows in steps, as tiles of rows over the whole batch do, is found out.
+BATCHES = (2, 3, 2 + 256)
 SPELT = {"float32": "float", "float16": "half", "bfloat16": "bf16"}
 
 
@@ -50,15 +52,14 @@ def kernel_of(node: ir.Node, sm: str) -> Plan | None:
     from edgetok.plugins import gpu
 
     files = {plugins.load(name).function.name: name for name in gpu.names()}
-    x = node.inputs[0]
-    if node.op_type not in files or (node.op_type == "LutMatMul" and x is not None and len(x.shape or ()) != 2):
-        return None  # the kernel of LutMatMul takes rows, and a node of more axes gives it others
+    if node.op_type not in files:
+        return None
     launches = gpu.load(files[node.op_type]).launches
     try:
         made = [_launched(launches, _arguments(node, batch)) for batch in BATCHES]
         steps, outputs = zip(*made, strict=True)
         return _plan(node.op_type, steps, outputs[0], sm)
-    except ValueError:  # sizes that the kernel does not take
+    except ValueError:  # sizes or types that the kernel does not take, or TensorRT does not know
         return None
 
 
@@ -75,7 +76,9 @@ def _arguments(node: ir.Node, batch: int) -> list[Any]:
         if value is None or value.shape is None or value.dtype is None:
             told = f"the shape of input {place} of {node.op_type} is not known"
             raise Refusal(told, node=node.name, way_out="export the model again")
-        shape = [size if isinstance(size, int) else batch if axis == 0 else 1 for axis, size in enumerate(value.shape)]
+        if any(not isinstance(length, int) for length in value.shape[1:]):
+            raise ValueError("only the batch may be left open")
+        shape = [length if isinstance(length, int) else batch for length in value.shape]
         found.append(torch.empty(shape, dtype=getattr(torch, _torch_name(value.dtype)), device="meta"))
     return found + [attribute.value for attribute in node.attributes.values()]
 
@@ -120,25 +123,19 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
         # Where the batch can be read off: an axis that has each of the batches in turn.
         batch = next(
             (
-                Term.size(at, 0)
+                size(at, 0)
                 for at, key in enumerate(reads.values())
                 if tuple(version["bases"][key].shape[0] for version in versions) == BATCHES
             ),
             None,
         )
 
-        def term(values: list[int], batch: Term | None = batch) -> Size:
-            low, middle, high = values
-            slope = middle - low
-            offset = low - slope * BATCHES[0]
-            if high != slope * BATCHES[2] + offset:
+        def term(values: list[int], batch: str | None = batch) -> Size:
+            slope = values[1] - values[0]
+            offset = values[0] - slope * BATCHES[0]
+            if offset < 0 or values[2] != slope * BATCHES[2] + offset or (slope and batch is None):
                 raise ValueError("not a line over the batch")
-            if slope == 0:
-                return offset
-            if batch is None:
-                raise ValueError("no input has the batch")
-            grown = batch if slope == 1 else batch * slope
-            return grown + offset if offset else grown
+            return line(batch or "", slope, offset)
 
         ptx, name, shared = _compiled(launch, sm)
         scalars = [key for key in launch.arguments if key not in reads and key not in writes]
@@ -169,7 +166,9 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
 
 def _type(tensor: torch.Tensor) -> str:
     name = str(tensor.dtype).removeprefix("torch.")
-    return SPELT.get(name, name)
+    if (spelt := SPELT.get(name, name)) not in TYPES:
+        raise ValueError(f"plugins take no {name}")
+    return spelt
 
 
 def _compiled(launch: Any, sm: str) -> tuple[str, str, int]:

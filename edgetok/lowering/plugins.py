@@ -7,7 +7,7 @@ look for the plugin. Operators without a kernel keep their bodies, written out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from edgetok.errors import Refusal
 from edgetok.tensorrt.node import NAMESPACE
-from edgetok.tensorrt.term import Size, Term
 
 if TYPE_CHECKING:
     from edgetok.device import Device
@@ -49,10 +48,6 @@ class Plan:
 
 KernelOf = Callable[[ir.Node, str], "Plan | None"]  # of a node, for a compute capability such as "8.7"
 Form = Literal["decorator", "library"]
-FROM_TYPE = {
-    ir.DataType.FLOAT: "float", ir.DataType.FLOAT16: "half", ir.DataType.BFLOAT16: "bf16", ir.DataType.INT8: "int8",
-    ir.DataType.INT32: "int32", ir.DataType.INT64: "int64", ir.DataType.BOOL: "bool", ir.DataType.UINT8: "uint8",
-}  # fmt: skip
 
 
 def form(device: Device) -> Form:
@@ -116,37 +111,3 @@ def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
     InlinePass()(model)
     model.opset_imports[NAMESPACE] = 1
     return plugins
-
-
-def sizes(node: ir.Node, taken: Sequence[int]) -> list[tuple[Size, ...]]:
-    """The shapes of some inputs of a node; sizes that are not fixed are terms.
-
-    Raises:
-        Refusal: a shape is not known.
-    """
-    found = []
-    for at, place in enumerate(taken):
-        value = node.inputs[place]
-        if value is None or value.shape is None:
-            told = f"the shape of input {place} of {node.op_type} is not known"
-            raise Refusal(told, node=node.name, way_out="export the model again")
-        shape = enumerate(value.shape)
-        found.append(tuple(size if isinstance(size, int) else Term.size(at, axis) for axis, size in shape))
-    return found
-
-
-def types(node: ir.Node, taken: Sequence[int]) -> list[str]:
-    """The types of some inputs of a node, as plugin nodes spell them.
-
-    Raises:
-        Refusal: a type is not known, or TensorRT has none like it.
-    """
-    found = []
-    for place in taken:
-        value = node.inputs[place]
-        dtype = value.dtype if value is not None else None
-        if dtype not in FROM_TYPE:
-            told = f"input {place} of {node.op_type} is {dtype}, and plugins take {', '.join(FROM_TYPE.values())}"
-            raise Refusal(told, node=node.name, way_out="export it in fp32 or fp16")
-        found.append(FROM_TYPE[dtype])
-    return found

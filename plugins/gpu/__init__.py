@@ -1,8 +1,8 @@
 """The operators on NVIDIA GPUs: Triton kernels, one operator per file, named as the operator is.
 
-A file ends with `launches`, which says what is launched for given tensors, and `run`, which takes what the operator's
-`reference` takes. Every launch is one kernel, so that it can be compiled ahead of time (`ptx`) and launched by anything
-that knows the driver. Triton's interpreter (TRITON_INTERPRET=1) runs the same kernels on a CPU.
+A file ends with `launches`, which takes what the operator's `reference` takes, and gives what is launched for that and
+what it fills in; `run` launches it. Every launch is one kernel, so that it can be compiled ahead of time (`ptx`) and
+launched by anything that knows the driver. Triton's interpreter (TRITON_INTERPRET=1) runs the same kernels on a CPU.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Launch:
             self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages)
 
     def ptx(self, sm: int) -> str:
-        """The kernel as PTX for a compute capability of `PTX`, such as 87 for 8.7; no GPU is needed."""
+        """The kernel as PTX for a compute capability of `PTX`, such as 87 for 8.7; no GPU is needed.
+
+        Raises:
+            ValueError: a tensor of a type that kernels do not take.
+        """
         return str(self.compiled(sm).asm["ptx"])
 
     def compiled(self, sm: int, stages: int | None = None) -> Any:
@@ -78,9 +82,16 @@ def load(name: str) -> ModuleType:
 
 
 def run(name: str) -> Callable[..., Any]:
-    """An operator as a function of tensors on a GPU, with the parameters of its `reference`."""
-    function: Callable[..., Any] = load(name).run
-    return function
+    """An operator as a function of tensors on a GPU, with the parameters of its `reference`, and its tiles by name."""
+    launches = load(name).launches
+
+    def launched(*arguments: Any, **tiles: int) -> Any:
+        made, outputs = launches(*arguments, **tiles)
+        for launch in made:
+            launch()
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return launched
 
 
 def power_of_two(size: int, least: int = 16) -> int:
@@ -98,4 +109,7 @@ def _type(value: torch.Tensor | int | float) -> str:
         return "i32"
     if isinstance(value, float):
         return "fp32"
-    return "*" + TYPES[str(value.dtype).removeprefix("torch.")]
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in TYPES:
+        raise ValueError(f"kernels take no {name}: {', '.join(TYPES)} are accepted")
+    return "*" + TYPES[name]

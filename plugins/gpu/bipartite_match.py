@@ -99,11 +99,3 @@ def launches(
         {"TILE_A": 32, "TILE_K": 128},
     )  # fmt: skip
     return [found, placed], (order, matched, ranked)
-
-
-def run(*arguments: torch.Tensor, **tuned: int) -> tuple[torch.Tensor, ...]:
-    """As the operator's `reference`."""
-    made, outputs = launches(*arguments, **tuned)
-    for launch in made:
-        launch()
-    return outputs

@@ -1,7 +1,7 @@
 """BlockSparseAttention: one program holds a block of queries and reads the listed blocks of keys, and no others.
 
 Online softmax (FlashAttention, https://arxiv.org/abs/2205.14135, section 3.1) over the list, in base 2 (scores times
-log2(e), 1.4426950408889634), sums in fp32. A
+log2(e)), sums in fp32. A
 `key_bias` of one column shifts all scores of a sample alike, which changes no weight: it is not read.
 """
 
@@ -16,6 +16,8 @@ from edgetok.plugins.gpu import Launch, power_of_two, tiles
 
 if TYPE_CHECKING:
     import torch
+
+LOG2_E = 1.4426950408889634
 
 
 @triton.jit
@@ -54,14 +56,14 @@ def attend(
             key = tl.load(k + columns[None, :] * k_row + parts[:, None], known[None, :] & (parts < WIDTH)[:, None], 0.0)
         scores = tl.dot(query, key, input_precision="ieee")
         if EVEN:  # one multiply-add for each score
-            now = tl.maximum(highest, tl.max(scores, axis=1) * (SCALE * 1.4426950408889634))
-            weight = tl.exp2(scores * (SCALE * 1.4426950408889634) - now[:, None])
+            now = tl.maximum(highest, tl.max(scores, axis=1) * SCALE)
+            weight = tl.exp2(scores * SCALE - now[:, None])
             shrink = tl.exp2(highest - now)
         else:
-            scores *= SCALE * 1.4426950408889634
+            scores *= SCALE
             if BIAS:
                 bias = tl.load(key_bias + sample * bias_batch + columns, known, float("-inf"))
-                scores += bias[None, :].to(tl.float32) * 1.4426950408889634
+                scores += bias[None, :].to(tl.float32) * 1.4426950408889634  # LOG2_E
             seen = known[None, :]
             if CAUSAL:
                 seen = seen & (columns[None, :] <= stand[:, None])
@@ -119,7 +121,7 @@ def launches(
             "list_batch": lists * rows * most if len(block_idx) > 1 else 0,
             "count_batch": lists * rows if len(block_cnt) > 1 else 0,
             "bias_batch": bias.shape[1] if len(bias) > 1 else 0,
-            "SCALE": float(scale), "SPAN": window, "PINNED": pinned,
+            "SCALE": scale * LOG2_E, "SPAN": window, "PINNED": pinned,
         },
         {
             "BLOCK_Q": block_q, "BLOCK_K": block_k, "TILE_Q": power_of_two(block_q), "TILE_K": tile_k,
@@ -129,11 +131,3 @@ def launches(
         warps=warps or (8 if block_q >= 128 else 4), stages=stages,
     )  # fmt: skip
     return [launch], (out,)
-
-
-def run(*arguments: torch.Tensor | int | float, **tuned: int) -> torch.Tensor:
-    """As the operator's `reference`."""
-    made, (out,) = launches(*arguments, **tuned)
-    for launch in made:
-        launch()
-    return out

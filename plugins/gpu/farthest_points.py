@@ -75,11 +75,3 @@ def launches(
     )  # fmt: skip
     then, outputs = greedy_select.launches(distance, nearest, count, "max_min")
     return [first, *then], outputs
-
-
-def run(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: int) -> torch.Tensor:
-    """As the operator's `reference`."""
-    made, (index,) = launches(x, weight, bias, count)
-    for launch in made:
-        launch()
-    return index

@@ -45,11 +45,3 @@ def launches(
     arguments = {"gain": gain.contiguous(), "start": start.contiguous(), "index": index, "N": tokens, "COUNT": count}
     constants = {"TILE": power_of_two(tokens), "SUMMED": int(objective == "max_sum"), "NEVER": NEVER}
     return [Launch(select, (batch,), arguments, constants)], (index,)
-
-
-def run(gain: torch.Tensor, start: torch.Tensor, count: int, objective: str) -> torch.Tensor:
-    """As the operator's `reference`."""
-    made, (index,) = launches(gain, start, count, objective)
-    for launch in made:
-        launch()
-    return index

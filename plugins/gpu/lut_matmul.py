@@ -59,17 +59,17 @@ def launches(
     x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int,
     **tuned: int,
 ) -> tuple[list[Launch], tuple[torch.Tensor, ...]]:  # fmt: skip
-    """What is launched, and y (M, N), which it fills in; x as (M, K).
+    """What is launched, and y (..., N), which it fills in.
 
     Raises:
         ValueError: a block that ends within a unit: it would need two scales.
     """
-    rows, (outputs, groups, planes) = x.shape[0], scales.shape
+    (outputs, groups, planes), rows = scales.shape, x.numel() // inner
     unit = 3 if bits == 3 else 1
     held, block = 8 * unit // bits, codes.shape[1] * 8 // bits // groups
     if block % held:
         raise ValueError(f"blocks of {block} weights: the kernel takes multiples of {held} at {bits} bits")
-    y = x.new_empty(rows, outputs)
+    y = x.new_empty(*x.shape[:-1], outputs)
     sizes = {"TILE_M": 16, "TILE_N": 16} if rows <= 16 else {"TILE_M": 64, "TILE_N": 64}
     sizes |= {"TILE_U": max(16, (256 if rows <= 16 else 64) // held)} | tuned
     launch = Launch(
@@ -82,14 +82,3 @@ def launches(
         {"BITS": bits, "UNIT": unit, "PLANES": planes, **sizes},
     )  # fmt: skip
     return [launch], (y,)
-
-
-def run(
-    x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int,
-    **tuned: int,
-) -> torch.Tensor:  # fmt: skip
-    """As the operator's `reference`."""
-    made, (y,) = launches(x.reshape(-1, inner), codes, codebook, scales, bits, inner, **tuned)
-    for launch in made:
-        launch()
-    return y.reshape(*x.shape[:-1], -1)

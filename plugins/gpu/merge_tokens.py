@@ -52,11 +52,12 @@ def merge(
 
 
 def launches(
-    x: torch.Tensor, size: torch.Tensor, order: torch.Tensor, destination: torch.Tensor, kept: int, *,
+    x: torch.Tensor, size: torch.Tensor, order: torch.Tensor, destination: torch.Tensor,
+    kept: torch.Tensor | int, *,
     rows: int = ROWS, channels: int = 128, warps: int = 8,
 ) -> tuple[list[Launch], tuple[torch.Tensor, ...]]:  # fmt: skip
-    """What is launched, and the merged tokens and their sizes, which it fills in."""
-    batch, tokens, width = x.shape
+    """What is launched, and the merged tokens and their sizes; a `kept` that is a number is not waited for."""
+    (batch, tokens, width), kept = x.shape, int(kept)
     x = x if x.stride(2) == 1 else x.contiguous()
     merged, merged_size = x.new_empty(batch, kept, width), size.new_empty(batch, kept, 1)
     tile = min(channels, power_of_two(width))
@@ -70,14 +71,3 @@ def launches(
         {"TILE_ROWS": rows, "TILE_GONE": GONE, "TILE_C": tile}, warps=warps,
     )  # fmt: skip
     return [launch], (merged, merged_size)
-
-
-def run(
-    x: torch.Tensor, size: torch.Tensor, order: torch.Tensor, destination: torch.Tensor, kept: torch.Tensor | int,
-    **tuned: int,
-) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    """As the operator's `reference`; a `kept` that is a number, or lies on the host, is not waited for."""
-    made, outputs = launches(x, size, order, destination, int(kept), **tuned)
-    for launch in made:
-        launch()
-    return outputs

@@ -25,10 +25,7 @@ struct Expressions {
     std::optional<Value> constant(int value) const { return builder.constant(value); }
     std::optional<Value> operate(char name, Value left, Value right) const
     {
-        auto const operation = name == '+' ? DimensionOperation::kSUM
-            : name == '-'                  ? DimensionOperation::kSUB
-            : name == '*'                  ? DimensionOperation::kPROD
-                                           : DimensionOperation::kFLOOR_DIV;
+        auto const operation = name == '+' ? DimensionOperation::kSUM : DimensionOperation::kPROD;
         return builder.operation(operation, *left, *right);
     }
 };
@@ -49,15 +46,9 @@ struct Numbers {
     std::optional<Value> operate(char name, Value left, Value right) const
     {
         Value result = 0;
-        switch (name) {
-        case '+': return __builtin_add_overflow(left, right, &result) ? std::nullopt : std::optional(result);
-        case '-': return __builtin_sub_overflow(left, right, &result) ? std::nullopt : std::optional(result);
-        case '*': return __builtin_mul_overflow(left, right, &result) ? std::nullopt : std::optional(result);
-        }
-        // Rounded down, as Python and TensorRT do.
-        if (right == 0 || (right == -1 && left == INT64_MIN))
-            return std::nullopt;
-        return left / right - (left % right != 0 && (left < 0) != (right < 0));
+        bool const over = name == '+' ? __builtin_add_overflow(left, right, &result)
+                                      : __builtin_mul_overflow(left, right, &result);
+        return over ? std::nullopt : std::optional(result);
     }
 };
 

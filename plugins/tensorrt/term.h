@@ -1,4 +1,4 @@
-// Sizes as terms in postfix over the shapes of a plugin's inputs: "0.1 15 + 16 /" (edgetok/tensorrt/term.py).
+// Sizes as terms in postfix over the shapes of a plugin's inputs: "0.0 197 * 1 +" (edgetok/tensorrt/term.py).
 #pragma once
 
 #include <cstdlib>
@@ -44,7 +44,7 @@ std::optional<typename Algebra::Value> evaluate(std::string const& text, Algebra
     for (auto const& word : parts(text, ' ')) {
         std::optional<typename Algebra::Value> value;
         auto const dot = word.find('.');
-        if (word.size() == 1 && std::string("+-*/").find(word[0]) != std::string::npos) {
+        if (word.size() == 1 && (word[0] == '+' || word[0] == '*')) {
             if (stack.size() < 2)
                 return std::nullopt;
             auto const right = stack.back();

@@ -36,9 +36,7 @@ struct Builder final : IExprBuilder, apiv::VExprBuilder {
         auto const a = left.getConstantValue(), b = right.getConstantValue();
         switch (name) {
         case DimensionOperation::kSUM: return constant(a + b);
-        case DimensionOperation::kSUB: return constant(a - b);
         case DimensionOperation::kPROD: return constant(a * b);
-        case DimensionOperation::kFLOOR_DIV: return constant(a / b);
         default: return nullptr;
         }
     }
