@@ -36,7 +36,9 @@ def record(file: Path, version: str) -> None:
     asked, found = [], []
     for name in gpu.names():
         for case, arguments in plugins.load(name).cases():
-            plan = kernel_of(node_of(plugins.load(name).function, arguments), SM)
+            function = plugins.load(name).function
+            plans = (kernel_of(node_of(function, arguments, free), SM) for free in (True, False))
+            plan = next(filter(None, plans), None)
             if plan is None:
                 print(f"{name}, {case}: no plugin", file=sys.stderr)
                 continue
@@ -72,14 +74,14 @@ def is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor) and not (value.dtype == torch.int64 and value.numel() == 1)
 
 
-def node_of(function: Any, arguments: tuple[Any, ...]) -> Any:
-    """A node of the operator, its batch free where the case has several items."""
+def node_of(function: Any, arguments: tuple[Any, ...], free: bool) -> Any:
+    """A node of the operator; `free` leaves its batch open where the case has several items."""
     import onnx_ir as ir
     import torch
 
     from edgetok import graph as g
 
-    graph, inputs, batch = ir.Graph([], [], nodes=[], name="one"), [], arguments[0].shape[0]
+    graph, inputs, batch = ir.Graph([], [], nodes=[], name="one"), [], arguments[0].shape[0] if free else 0
     proto = function.to_function_proto()
     for at, value in enumerate(arguments[: len(proto.input)]):
         if not is_tensor(value):
@@ -127,7 +129,7 @@ def play(file: Path) -> None:
 def difference(got: torch.Tensor, wanted: torch.Tensor) -> str:
     """How far a result is off: how many of whole numbers, the worst error of others."""
     if got.shape != wanted.shape:
-        got = got.reshape(wanted.shape)
+        return f"shape {tuple(got.shape)}, not {tuple(wanted.shape)}"
     if not wanted.dtype.is_floating_point:
         return f"{(got != wanted).sum().item()} of {wanted.numel()} differ"
     return f"{(got.double() - wanted.double()).abs().max().item():.1e}"

@@ -3,7 +3,7 @@
     pip install edgetok[cpu]
     PYTHONPATH=. python benchmarks/profiling_overhead.py [--bundle DIR] [--rounds 40]
 
-Without --bundle a model of some 20 ms is exported: four linear layers over 1024 rows. The recorder reads the machine's
+Without --bundle a model of some 20 ms is exported: two linear layers over 1024 rows. The recorder reads the machine's
 sensors and the process's memory ten times a second, as `edgetok profile` does while it measures.
 """
 
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 
-def layers(path: Path, width: int = 1024, count: int = 4) -> None:
+def layers(path: Path, width: int = 1024, count: int = 2) -> None:
     """Write an .onnx file with linear layers."""
     import onnx_ir as ir
 
