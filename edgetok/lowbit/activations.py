@@ -9,14 +9,16 @@ int8 is the low-bit path of Jetson Orin, which has neither FP8 nor FP4.
 these scales is static: that of the largest value on the samples. It is for linear layers alone: TensorRT multiplies no
 queries and keys of 4 bits.
 
+`llm-fp4` is what LLM-FP4 rounds activations to: `float4.py`. No device multiplies such floats: it shows what they lose.
+
 `migrate=true` first does what Outlier Suppression+ does (`os_plus.py`); `keep=faster` times blocks (`faster.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -26,7 +28,7 @@ from edgetok import graph as g
 from edgetok import options
 from edgetok.calibration import Run
 from edgetok.errors import UnknownName, UsageError
-from edgetok.lowbit import e4m3
+from edgetok.lowbit import e4m3, float4
 from edgetok.lowbit.linear import activations, find_linears
 from edgetok.lowbit.quantiser import Where
 
@@ -77,6 +79,15 @@ class LinearConfig:
 
 
 @dataclass(frozen=True)
+class FixedConfig:
+    """llm-fp4 has no options: its steps do for each channel what migrating does."""
+
+    attention: ClassVar[bool] = False
+    migrate: ClassVar[bool] = False
+    keep: ClassVar[str] = "all"
+
+
+@dataclass(frozen=True)
 class Type:
     """What activations are rounded to.
 
@@ -87,13 +98,15 @@ class Type:
             largest value is the range.
         write: (writes nodes, value, scale, name) -> the value rounded.
         config: the options.
+        fit: (rows, matrices that read them) -> what `write` takes in place of a scale; None where it takes a scale.
     """
 
     summary: str
     largest: float
     rounded: Callable[[np.ndarray], np.ndarray] | None
-    write: Callable[[g.Emitter, ir.Value, float, str], ir.Value]
-    config: type[Config] | type[LinearConfig] = Config
+    write: Callable[[g.Emitter, ir.Value, Any, str], ir.Value]
+    config: type[Config] | type[LinearConfig] | type[FixedConfig] = Config
+    fit: Callable[[np.ndarray, Sequence[np.ndarray]], object] | None = None
 
 
 def _pair(zero: np.generic) -> Callable[[g.Emitter, ir.Value, float, str], ir.Value]:
@@ -112,6 +125,10 @@ def _nvfp4(op: g.Emitter, value: ir.Value, scale: float, name: str) -> ir.Value:
     return g.named(op.RoundToNVFP4(value, np.float32(scale), domain="edgetok"), f"{name}.RoundToNVFP4")
 
 
+def _levels(op: g.Emitter, value: ir.Value, found: tuple[np.ndarray, np.ndarray], name: str) -> ir.Value:
+    return g.named(op.RoundToLevels(value, *found, domain="edgetok"), f"{name}.RoundToLevels")
+
+
 def _int8(steps: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(steps), -128, 127)
 
@@ -124,6 +141,7 @@ TYPES = {
     "int8": Type("8-bit integers, one scale for a tensor", 127.0, _int8, _pair(np.int8(0))),
     "fp8": Type("E4M3, one scale for a tensor", e4m3.LARGEST, _e4m3, _pair(ml_dtypes.float8_e4m3fn(0))),
     "fp4": Type("NVFP4: E2M1, E4M3 scales of blocks of 16 found in the run", NVFP4_LARGEST, None, _nvfp4, LinearConfig),
+    "llm-fp4": Type("LLM-FP4's best of three floats, a step a channel", 6.0, None, _levels, FixedConfig, float4.fit),
 }
 
 
@@ -133,7 +151,7 @@ class Spec:
 
     dtype: str
     where: Where
-    config: Config | LinearConfig
+    config: Config | LinearConfig | FixedConfig
 
     def __str__(self) -> str:
         given = options.spelt(self.config) + options.spelt(self.where)
@@ -141,7 +159,7 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Read `int8`, `fp8` or `fp4` with options.
+    """Read `int8`, `fp8`, `fp4` or `llm-fp4` with options.
 
     Raises:
         UnknownName: another type, or no such option.
@@ -174,6 +192,7 @@ def round_activations(model: ir.Model, spec: Spec, run: Run | None) -> int:
         migrate(model, spec, run)
     readers = readers_of_products(model, spec)
     seen = activations(model, list(readers), run)
+    kind, matrices = TYPES[spec.dtype], {linear.node: linear.matrix for linear in find_linears(model.graph)}
     order = {node: place for place, node in enumerate(model.graph)}
     for value, places in readers.items():
         rows = seen[value].rows
@@ -181,7 +200,9 @@ def round_activations(model: ir.Model, spec: Spec, run: Run | None) -> int:
             raise UsageError(f"--activations {spec.dtype}: the samples give {len(rows)} rows, {FEWEST} are the fewest")
         first, place = min(places, key=lambda reader: order[reader[0]])
         op = g.Emitter(model.graph, before=first)
-        rounded = TYPES[spec.dtype].write(op, value, clipped(rows, spec.dtype), f"{first.name}.{place}")
+        read = [matrices[node] for node, _ in places if node in matrices]
+        found = clipped(rows, spec.dtype) if kind.fit is None else kind.fit(rows, read)
+        rounded = kind.write(op, value, found, f"{first.name}.{place}")
         g.typed(rounded, value.dtype, list(value.shape or ()))
         for node, index in places:
             node.replace_input_with(index, rounded)
@@ -201,6 +222,15 @@ def readers_of_products(model: ir.Model, spec: Spec) -> dict[ir.Value, list[tupl
         if value is not None and spec.where.takes(node.name or ""):
             found.setdefault(value, []).append((node, place))
     return found
+
+
+def unrounded(value: ir.Value) -> ir.Value:
+    """What a value was before its rounding; the value itself where it is not rounded."""
+    node = value.producer()
+    if node is not None and node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    rounds = node is not None and node.op_type in ("QuantizeLinear", "RoundToNVFP4", "RoundToLevels")
+    return node.inputs[0] if rounds and node is not None and node.inputs[0] is not None else value
 
 
 def clipped(rows: np.ndarray, dtype: str) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from edgetok.errors import Refusal
 from edgetok.layers import LayerTable
-from edgetok.lowbit.activations import Config, Spec
+from edgetok.lowbit.activations import Config, LinearConfig, Spec
 from edgetok.statistics import Quantile, ratio
 
 # What is timed, in turns: for each spec (None rounds nothing) a table of each round.
@@ -44,6 +44,7 @@ def decide(spec: Spec, rounded: Collection[str], timed: Timed) -> Kept:
     Raises:
         Refusal: nothing is rounded in a block that was recognised.
     """
+    assert isinstance(spec.config, (Config, LinearConfig))
     everywhere = replace(spec, config=replace(spec.config, keep="all"))
     attention = None
     if isinstance(everywhere.config, Config) and everywhere.config.attention:

@@ -110,8 +110,13 @@ def _seen(model: ir.Model, taken: Sequence[Taken], run: Run | None) -> dict[str,
             raise UsageError(f"{', '.join(names)} measures on samples: give --samples DIR, with files for the model")
         return {}
     looking = [linear for linear, spec in taken if spec.quantiser.samples != "ignored"]
-    found = activations(model, [linear.input for linear in looking], run) if looking else {}
-    return {linear.name: found[linear.input] for linear in looking}
+    before = {linear.input: activation.unrounded(linear.input) for linear in looking}
+    found = activations(model, [*before, *before.values()], run) if looking else {}
+    rows = {
+        value: found[value] if value is source else Activations(found[value].rows, found[source].rows)
+        for value, source in before.items()
+    }
+    return {linear.name: rows[linear.input] for linear in looking}
 
 
 def _resolved(

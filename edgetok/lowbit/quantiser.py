@@ -35,9 +35,11 @@ class Activations:
 
     Attributes:
         rows: (S, K) fp32: tokens, from all samples.
+        before: (S, K) fp32: the same before they were rounded; None where they are not.
     """
 
     rows: np.ndarray
+    before: np.ndarray | None = None
 
     @cached_property
     def mean_square(self) -> np.ndarray:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 DOMAIN = "trt"  # the parser goes by the operator's name alone
+ROUNDINGS = {("edgetok", "RoundToNVFP4"): "fp4", ("edgetok", "RoundToLevels"): "llm-fp4"}  # which no device has
 PRECISIONS = {ir.DataType.INT8: "int8", ir.DataType.FLOAT8E4M3FN: "fp8", ir.DataType.FLOAT8E5M2: "fp8"}
 
 
@@ -51,8 +52,8 @@ def precision_obstacle(precision: str, device: Device) -> tuple[str, str] | None
 
 
 def _precision(node: ir.Node) -> str | None:
-    if (node.domain, node.op_type) == ("edgetok", "RoundToNVFP4"):
-        return "fp4"
+    if (node.domain, node.op_type) in ROUNDINGS:
+        return ROUNDINGS[node.domain, node.op_type]
     if node.domain == "" and node.op_type == "QuantizeLinear":
         zero = node.inputs[2] if len(node.inputs) > 2 else None
         return PRECISIONS.get(zero.dtype) if zero is not None and zero.dtype is not None else None

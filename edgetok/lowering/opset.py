@@ -40,7 +40,7 @@ def _same(node: ir.Node, current: int, older: int) -> bool:
         return False
     allowed = {each.type_param_str: set(each.allowed_type_strs) for each in schema.type_constraints}
     for formals, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs)):
-        if len(values) > len(formals) and formals[-1].option.name != "Variadic":
+        if len(values) > len(formals) and formals[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
             return False
         for index, value in enumerate(values):
             formal = formals[min(index, len(formals) - 1)]

@@ -20,7 +20,7 @@ def decompose(graph: ir.Graph, node: ir.Node) -> bool:
     assert isinstance(rank, int) and isinstance(axis, int)
     axes = np.arange(axis % rank, rank, dtype=np.int64)
     wide = x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT)
-    mean = op.Add(op.ReduceMean(op.Mul(wide, wide), axes), np.float32(g.attribute(node, "epsilon", 1e-5)))
+    mean = op.Add(op.ReduceMean(op.Mul(wide, wide), axes), np.array(g.attribute(node, "epsilon", 1e-5), np.float32))
     rows = op.Div(wide, op.Sqrt(mean))
     rows = rows if x.dtype == ir.DataType.FLOAT else op.Cast(rows, to=x.dtype)
     g.take_place(node.outputs[0], g.named(op.Mul(rows, scale), node.name or ""))
