@@ -1,4 +1,4 @@
-"""What a sparse attention is: it says which blocks of keys each block of queries attends to; the view does the rest.
+"""What a sparse attention is: it says which keys each block of queries attends to; the view does the rest.
 
 One is a file in exporters/attention/, found by its name, that ends with `ATTENTION = Attention(...)`.
 """
@@ -25,7 +25,7 @@ WIDEST = 128  # tokens of a block
 
 @dataclass(frozen=True)
 class Lists:
-    """Which blocks of keys are attended to, as `edgetok::BlockSparseAttention` takes them.
+    """Which keys are attended to: blocks, as `edgetok::BlockSparseAttention` takes them, or single tokens.
 
     Attributes:
         index: (1 or B, 1 or h, Q, M) int32: the blocks of keys for each block of queries behind the first `whole`.
@@ -35,7 +35,8 @@ class Lists:
         pinned: how many first keys are seen from any distance.
         density: the share of the pairs of blocks that are attended to (of those that a causal model could attend to);
             the most it can be, where the lists' lengths depend on the input.
-        block_k: tokens of a block of keys, where these are smaller than those of queries; 0 for the same.
+        block_k: tokens of a block of keys, where these are not as large as those of queries; 0 for the same. With 1
+            the lists hold tokens, which `edgetok::TokenSparseAttention` attends to, without a window.
         query, key, value: what attends and is attended to in place of the site's: sorted, or with further keys. In a
             causal model these stand in front, and are seen by all whose lists hold them.
         bias: (1 or B, K) fp32 what is added to the scores of these keys, in place of the site's.

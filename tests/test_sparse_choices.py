@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import hisa, llsa, minference, svg2, xattention
+from edgetok.exporters.attention import hisa, llsa, minference, quest, svg2, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -180,7 +180,22 @@ def padded(given: AttentionState, *ends: int) -> AttentionState:
     return replace(given, size=size)
 
 
-CAUSAL = ["minference:vertical=3,slash=2,sinks=3,near=20,block=32", "hisa:density=0.3,part=16,block=64"]
+def test_quest_takes_the_published_pages():
+    """Of the last query, by the kernels' rule: the last page always, the best others."""
+    golden, (query, key, _) = arrays("quest_random"), drawn()
+    tokens, page, budget = golden["cfg"].tolist()
+    query, key = query[:, :, :tokens], key[:, :, :tokens]
+    scores = quest.bounds(query[:, :, -1], key[:, :, :-4], torch.ones(1, tokens - 4, 1), page)
+    torch.testing.assert_close(scores, golden["page_scores"][..., :-1], rtol=0, atol=1e-4)
+    pages = chosen(f"quest:budget={budget},page={page}", query, key, True)[0, :, -1]
+    for head in range(4):
+        assert torch.equal(pages[head].nonzero()[:, 0], golden["pages_kernel_rule"][head].sort().values.long())
+
+
+CAUSAL = [
+    "minference:vertical=3,slash=2,sinks=3,near=20,block=32", "hisa:density=0.3,part=16,block=64",
+    "quest:budget=60,page=8",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])

@@ -1,4 +1,4 @@
-"""Sparse attention in the blocks of a view: keys are chosen, and `edgetok::BlockSparseAttention` attends to them."""
+"""Sparse attention in the blocks of a view: keys are chosen, and one of edgetok's two operators attends to them."""
 
 from __future__ import annotations
 
@@ -179,12 +179,17 @@ def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.N
     """The node that attends, and (B, h, N - whole side, d) what it gives, in the tokens' order."""
     op, query, first = site.op, lists.query or site.query, lists.whole * side
     rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
-    attended: ir.Value = op.BlockSparseAttention(
+    given = (
         rest, lists.key or site.key, lists.value or site.value, lists.index, lists.count,
-        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
-        block_k=lists.block_k or side, scale=site.scale, causal=int(site.causal), window=lists.window,
-        pinned=lists.pinned,
+        site.bias_row() if lists.bias is None else lists.bias,
     )  # fmt: skip
+    shared = {"domain": "edgetok", "block_q": side, "scale": site.scale, "causal": int(site.causal)}
+    attended: ir.Value
+    if lists.block_k == 1:
+        attended = op.TokenSparseAttention(*given, **shared)
+    else:
+        block_k = lists.block_k or side
+        attended = op.BlockSparseAttention(*given, **shared, block_k=block_k, window=lists.window, pinned=lists.pinned)
     node = attended.producer()
     assert node is not None
     return node, attended if lists.restore is None else lists.restore(attended)
