@@ -68,6 +68,7 @@ class AttentionState:
         prefix: leading tokens that are no patches.
         causal: whether a token sees only those before it and itself.
         ids: (B, N) the tokens of a text; None for anything else.
+        measured: what was measured on samples in this block; None where nothing is.
     """
 
     queries: torch.Tensor
@@ -77,6 +78,7 @@ class AttentionState:
     prefix: int
     causal: bool
     ids: torch.Tensor | None = None
+    measured: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Attention:
             reference's mask has P more columns then.
         serves: what models it is for.
         by_place: whether it goes by the places of tokens, which a reduction would change.
+        measures: site -> (B, ...) fp32, what is measured of a block on the samples before any attends sparsely: `lists`
+            finds it, of all samples, as `site.measured`.
     """
 
     summary: str
@@ -105,6 +109,7 @@ class Attention:
     serves: Literal["encoders", "causal models", "both"] = "both"
     by_place: bool = False
     pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
+    measures: Callable[[AttentionSite], ir.Value] | None = None
 
 
 @dataclass(frozen=True)
