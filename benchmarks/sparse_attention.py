@@ -11,7 +11,8 @@ density says, choosing included; "lists" is BlockSparseAttention with random lis
 C++, and "gathered" is "lists" by its function of standard operators. Batch 1, six heads of 64.
 
 With --causal all are, and the sides are those that choose single queries' or chunks' keys: "quest", "double-sparsity"
-(16 channels, random ones) and "tokenselect", each with as many keys as the density says of all, and "block-topk".
+(16 channels, random ones) and "tokenselect", each of that density among the pairs that causality leaves, and
+"block-topk".
 """
 
 from __future__ import annotations
@@ -36,26 +37,25 @@ from edgetok.view.sparse import AttentionSite, attend_to
 
 SIDES = ("dense", "window", "block-topk", "lists", "gathered")
 CAUSAL = ("dense", "block-topk", "quest", "double-sparsity", "tokenselect")
-OPTIONS = {
-    "quest": "budget={keys}", "double-sparsity": "tokens={keys}", "tokenselect": "top={top},local=64",
-    "block-topk": "density={density},block=64", "window": "size={size},block=64",
-}  # fmt: skip
 HEADS, WIDTH, BLOCK = 6, 64, 64
 
 
 def chosen(site: AttentionSite, side: str, density: float) -> tuple[Lists, int]:
     """What a side attends to, and how many queries a list is for."""
     tokens, graph = site.tokens, site.op.graph
-    if side not in OPTIONS:
+    if side in ("lists", "gathered"):
         blocks = -(-tokens // BLOCK)
         drawn = np.random.default_rng(tokens).random((1, HEADS, blocks, blocks)).argsort(axis=-1)
         index = drawn[..., : max(1, round(density * blocks))].astype(np.int32)
         count = np.full(index.shape[:-1], index.shape[-1], np.int32)
         return Lists(constant(graph, index), constant(graph, count), 0), BLOCK
-    keys, size = round(density * tokens), round(density * tokens) if density < 1 else 2 * tokens
-    given = OPTIONS[side].format(keys=keys, top=max(1, keys - 80), size=size, density=density)
-    spec = attention.parse(f"{side}:{given}")
-    return attention.load(side).lists(site, spec.config), spec.config.block
+    if side == "window":
+        spec = attention.parse(f"window:size={round(density * tokens) if density < 1 else 2 * tokens},block={BLOCK}")
+        return attention.load(side).lists(site, spec.config), BLOCK
+    made = attention.load(side)
+    assert made.of_density is not None
+    config = made.of_density(density, tokens)
+    return made.lists(site, config), config.block
 
 
 def session(side: str, tokens: int, density: float, threads: int, causal: bool) -> onnxruntime.InferenceSession:

@@ -98,6 +98,8 @@ class Attention:
         by_place: whether it goes by the places of tokens, which a reduction would change.
         measures: site -> (B, ...) fp32, what is measured of a block on the samples before any attends sparsely: `lists`
             finds it, of all samples, as `site.measured`.
+        of_density: (density, tokens) -> the options with which that share of the pairs of so many tokens is attended
+            to, of those that a causal model could attend to; without it profile times block-topk in its place.
     """
 
     summary: str
@@ -110,6 +112,7 @@ class Attention:
     by_place: bool = False
     pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
     measures: Callable[[AttentionSite], ir.Value] | None = None
+    of_density: Callable[[float, int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,14 @@ def parse_all(text: str) -> tuple[AttentionSpec, ...]:
     if len(specs) > 1 and any(spec.name == "auto" for spec in specs):
         raise UsageError(f"{text!r}: auto chooses for all blocks that its layers= names, and stands alone")
     return specs
+
+
+def keys_of_density(density: float, tokens: int) -> int:
+    """How many earlier tokens each of a causal model's tokens sees, where there are so many, for a share of all pairs.
+
+    With k of n tokens it is k / n (2 - k / n).
+    """
+    return max(1, round(tokens * (1 - (1 - density) ** 0.5)))
 
 
 def check_block(block: int) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgetok.attention import Attention, AttentionState, Lists, check_range
+from edgetok.attention import Attention, AttentionState, Lists, check_range, keys_of_density
 from edgetok.graph import constant
 
 if TYPE_CHECKING:
@@ -120,4 +120,5 @@ ATTENTION = Attention(
     reference=reference,
     serves="causal models",
     measures=importance,
+    of_density=lambda density, tokens: Config(tokens=keys_of_density(density, tokens)),
 )

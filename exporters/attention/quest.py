@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgetok.attention import Attention, AttentionState, Lists, check_range
+from edgetok.attention import Attention, AttentionState, Lists, check_range, keys_of_density
 from edgetok.errors import UsageError
 from edgetok.graph import constant
 
@@ -134,4 +134,5 @@ ATTENTION = Attention(
     lists=lists,
     reference=reference,
     serves="causal models",
+    of_density=lambda density, tokens: Config(budget=keys_of_density(density, tokens)),
 )

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
+from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range, keys_of_density
 from edgetok.errors import UsageError
 from edgetok.exporters.attention import _blocks
 from edgetok.graph import constant
@@ -65,6 +65,13 @@ class Config:
         check_range(self, "init", 0, 2**24)
         if self.local < self.block:
             raise UsageError(f"option local={self.local}: accepted is a number from block={self.block}")
+
+    @classmethod
+    def of_density(cls, density: float, tokens: int) -> Config:
+        """With a quarter of the keys always kept, and a whole chunk of them at least."""
+        keys = keys_of_density(density, tokens)
+        local = max(cls.block, keys // 4)
+        return cls(top=max(1, keys - local - cls.init), local=local)
 
     def places(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """(chunks, N) bool: what a chunk always sees, and between which tokens it chooses."""
@@ -137,4 +144,5 @@ ATTENTION = Attention(
     reference=reference,
     serves="causal models",
     by_place=True,
+    of_density=Config.of_density,
 )
