@@ -209,13 +209,16 @@ def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.N
         rest, lists.key or site.key, lists.value or site.value, lists.index, lists.count,
         site.bias_row() if lists.bias is None else lists.bias,
     )  # fmt: skip
-    shared = {"domain": "edgetok", "block_q": side, "scale": site.scale, "causal": int(site.causal)}
     attended: ir.Value
     if lists.block_k == 1:
-        attended = op.TokenSparseAttention(*given, **shared)
+        attended = op.TokenSparseAttention(
+            *given, domain="edgetok", block_q=side, scale=site.scale, causal=int(site.causal)
+        )  # fmt: skip
     else:
-        block_k = lists.block_k or side
-        attended = op.BlockSparseAttention(*given, **shared, block_k=block_k, window=lists.window, pinned=lists.pinned)
+        attended = op.BlockSparseAttention(
+            *given, domain="edgetok", block_q=side, block_k=lists.block_k or side, scale=site.scale,
+            causal=int(site.causal), window=lists.window, pinned=lists.pinned,
+        )  # fmt: skip
     node = attended.producer()
     assert node is not None
     return node, attended if lists.restore is None else lists.restore(attended)
