@@ -7,7 +7,7 @@ TensorRT runs the standard operators, which gather the listed blocks.
 
 Lists of single queries (quest, double-sparsity) share no product, measured there too against dense causal attention of
 512 to 2048 tokens: pages of 16 keys ran at 1.2 to 1.4 times its speed with an eighth of the keys, at 0.7 with a
-quarter of 512; single tokens at 0.2 or less with any, nearly all of it to choose them. The standard operators hold the
+quarter of 512; single tokens at 0.28 or less with any, nearly all of it to choose them. The standard operators hold the
 listed keys of every query.
 """
 

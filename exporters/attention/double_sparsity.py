@@ -12,9 +12,9 @@ them with all channels. Nothing is always kept, neither the first token nor the 
 channels / d of all scores, a TopK over all keys for each query, and N^2 scores in memory, as one pass over a prompt
 chooses for all queries at once.
 
-Single tokens are chosen, by each query of each head: `TokenSparseAttention` with lists of one query. Choosing reads as
-many pairs as dense attention does and shares no product behind that: on a CPU dense attention is faster for prompts of
-a few thousand tokens, and what is shown is what the model loses.
+Single tokens are chosen, by each query of each head: `TokenSparseAttention` with lists of one query. Over a prompt that
+is slower than dense attention on a CPU, by the TopK above all (docs/attention.md); what is shown is what a model loses
+that decodes so.
 
 What differs: the published converter quantises labels to 4 bits, and in nested modules whatever was asked for; labels
 here are fp32. It takes its channels by |key| unless told otherwise; these are the paper's, by |query x key|. The

@@ -11,8 +11,8 @@ partial one, its own, needs no bound. Nothing else is always kept. For causal mo
 numbers a head, and a TopK for each query.
 
 The lists are of pages, so `BlockSparseAttention` serves with blocks of one query and one page: written out as tokens
-they would be `page` times as long. Each query reads keys of its own, so nothing is shared as blocks of queries share
-it: on a CPU dense attention is faster for prompts of a few thousand tokens, and what is shown is what the model loses.
+they would be `page` times as long. Each query reads keys of its own, so no product is shared as blocks of queries share
+it: over a prompt it is faster than dense attention on a CPU where few keys are kept only (docs/attention.md).
 
 What differs: the paper decodes so, and reads the prompt densely, as it leaves the first two blocks dense: leave them
 out with layers=2-29. The evaluation code may leave out the page that the token itself is in, its kernels never do.
@@ -119,9 +119,10 @@ def reference(state: AttentionState, config: Config) -> torch.Tensor:
 
 def bounds(query: torch.Tensor, keys: torch.Tensor, size: torch.Tensor, page: int) -> torch.Tensor:
     """(B, h, d), (B, h, K, d), (B, K, 1): the most that a score of a page can be, (B, h, K / page)."""
-    real, shape = (size > 0)[:, None], (keys.shape[2] // page, page)
-    least = keys.masked_fill(~real, 1e4).unflatten(2, shape).amin(dim=3)
-    largest = keys.masked_fill(~real, -1e4).unflatten(2, shape).amax(dim=3)
+    batch, heads, tokens, width = keys.shape
+    padding, shape = (size == 0)[:, None], (batch, heads, tokens // page, page, width)
+    least = keys.masked_fill(padding, 1e4).reshape(shape).amin(dim=3)
+    largest = keys.masked_fill(padding, -1e4).reshape(shape).amax(dim=3)
     query = query[:, :, None]
     return (query * least).maximum(query * largest).sum(dim=-1)
 
