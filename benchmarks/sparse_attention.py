@@ -9,6 +9,10 @@ what it holds at most (VmHWM) beyond what it held when its session was loaded, o
 Sides: "dense" is ONNX's Attention; "window" and "block-topk" are those of `--attention` with as many keys as the
 density says, choosing included; "lists" is BlockSparseAttention with random lists, which come with the input. Each in
 C++, and "gathered" is "lists" by its function of standard operators. Batch 1, six heads of 64.
+
+With --causal all are, and the sides are those that choose single queries' or chunks' keys: "quest", "double-sparsity"
+(16 channels, random ones) and "tokenselect", each of that density among the pairs that causality leaves, and
+"block-topk".
 """
 
 from __future__ import annotations
@@ -32,35 +36,42 @@ from edgetok.graph import IR_VERSION, OPSET, Emitter, constant
 from edgetok.view.sparse import AttentionSite, attend_to
 
 SIDES = ("dense", "window", "block-topk", "lists", "gathered")
+CAUSAL = ("dense", "block-topk", "quest", "double-sparsity", "tokenselect")
 HEADS, WIDTH, BLOCK = 6, 64, 64
 
 
-def lists(site: AttentionSite, side: str, density: float) -> Lists:
-    """What a side attends to."""
+def chosen(site: AttentionSite, side: str, density: float) -> tuple[Lists, int]:
+    """What a side attends to, and how many queries a list is for."""
     tokens, graph = site.tokens, site.op.graph
-    if side not in ("window", "block-topk"):
+    if side in ("lists", "gathered"):
         blocks = -(-tokens // BLOCK)
         drawn = np.random.default_rng(tokens).random((1, HEADS, blocks, blocks)).argsort(axis=-1)
         index = drawn[..., : max(1, round(density * blocks))].astype(np.int32)
         count = np.full(index.shape[:-1], index.shape[-1], np.int32)
-        return Lists(constant(graph, index), constant(graph, count), 0)
-    size = round(density * tokens) if density < 1 else 2 * tokens
-    option = f"size={size}" if side == "window" else f"density={density}"
-    spec = attention.parse(f"{side}:{option},block={BLOCK}")
-    return attention.load(side).lists(site, spec.config)
+        return Lists(constant(graph, index), constant(graph, count), 0), BLOCK
+    if side == "window":
+        spec = attention.parse(f"window:size={round(density * tokens) if density < 1 else 2 * tokens},block={BLOCK}")
+        return attention.load(side).lists(site, spec.config), BLOCK
+    made = attention.load(side)
+    assert made.of_density is not None
+    config = made.of_density(density, tokens)
+    return made.lists(site, config), config.block
 
 
-def session(side: str, tokens: int, density: float, threads: int) -> onnxruntime.InferenceSession:
+def session(side: str, tokens: int, density: float, threads: int, causal: bool) -> onnxruntime.InferenceSession:
     """q, k, v (1, 6, N, 64) -> y."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, HEADS, tokens, WIDTH])
     inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
     op = Emitter(graph)
     if side == "dense":
-        y = op.Attention(*inputs)
+        y = op.Attention(*inputs, is_causal=int(causal))
     else:
-        site = AttentionSite(op, *inputs, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, False)
-        _, y = attend_to(site, lists(site, side, density), BLOCK)
+        measured = np.random.default_rng(0).random((1, HEADS, WIDTH), np.float32)
+        site = AttentionSite(
+            op, *inputs, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, causal, measured=measured
+        )  # fmt: skip
+        _, y = attend_to(site, *chosen(site, side, density))
     y.name, y.type, y.shape = "y", kind, shape
     graph.outputs.append(y)
     model = ir.Model(graph, ir_version=IR_VERSION)
@@ -73,9 +84,9 @@ def session(side: str, tokens: int, density: float, threads: int) -> onnxruntime
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
 
 
-def runner(side: str, tokens: int, density: float, threads: int) -> Callable[[], np.ndarray]:
+def runner(side: str, tokens: int, density: float, threads: int, causal: bool) -> Callable[[], np.ndarray]:
     """Runs a side on seeded input."""
-    made = session(side, tokens, density, threads)
+    made = session(side, tokens, density, threads, causal)
     drawn = np.random.default_rng(0).standard_normal((3, 1, HEADS, tokens, WIDTH)).astype(np.float32)
     feeds = dict(zip("qkv", drawn, strict=True))
     return lambda: made.run(None, feeds)[0]
@@ -87,9 +98,9 @@ def megabytes(what: str) -> float:
     return int(next(line.split()[1] for line in lines if line.startswith(what))) * 1024 / 1e6
 
 
-def peak(side: str, tokens: int, density: float, threads: int) -> float:
+def peak(side: str, tokens: int, density: float, threads: int, causal: bool) -> float:
     """Megabytes on three runs; to be called in a process of its own."""
-    run = runner(side, tokens, density, threads)
+    run = runner(side, tokens, density, threads, causal)
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading gave back is not there to be used again
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     before = megabytes("VmRSS")
@@ -98,15 +109,16 @@ def peak(side: str, tokens: int, density: float, threads: int) -> float:
     return megabytes("VmHWM") - before
 
 
-def apart(side: str, tokens: int, density: float, threads: int) -> float:
+def apart(side: str, tokens: int, density: float, threads: int, causal: bool) -> float:
     """`peak` in a process of its own."""
     command = [sys.executable, __file__, "--one", side, str(tokens), str(density), str(threads)]
+    command += ["--causal"] * causal
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def table(tokens: int, density: float, sides: list[str], threads: int, rounds: int) -> None:
+def table(tokens: int, density: float, sides: list[str], threads: int, rounds: int, causal: bool) -> None:
     """Print the lines of a length and a density."""
-    runs = {side: runner(side, tokens, density, threads) for side in sides}
+    runs = {side: runner(side, tokens, density, threads, causal) for side in sides}
     times: dict[str, list[float]] = {side: [] for side in sides}
     for run in runs.values():
         run()
@@ -116,7 +128,7 @@ def table(tokens: int, density: float, sides: list[str], threads: int, rounds: i
             times[side] += timing.sample(run, 1, clock=clock)
     for side, own in times.items():
         ratio = statistics.ratio(list(zip(times["dense"], own, strict=True)))
-        held = apart(side, tokens, density, threads)
+        held = apart(side, tokens, density, threads, causal)
         print(f"| {tokens} | {density:g} | {side} | {median(own):.1f} | {ratio} | {held:.0f} |", flush=True)
 
 
@@ -125,20 +137,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--densities", type=float, nargs="+", default=[0.25, 0.5, 1])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--sides", nargs="+", choices=dict.fromkeys(SIDES + CAUSAL))
+    parser.add_argument("--causal", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        side, tokens, density, threads = chosen.one
-        print(peak(side, int(tokens), float(density), int(threads)))
+    args = parser.parse_args()
+    if args.one:
+        side, tokens, density, threads = args.one
+        print(peak(side, int(tokens), float(density), int(threads), args.causal))
         return
+    sides = args.sides or (CAUSAL if args.causal else SIDES)
     print("| tokens | density | side | ms | times as fast as dense | holds, MB |")
     print("|---|---|---|---|---|---|")
-    for tokens in chosen.tokens:
-        for density in chosen.densities:
-            table(tokens, density, chosen.sides, chosen.threads, chosen.rounds)
+    for tokens in args.tokens:
+        for density in args.densities:
+            table(tokens, density, sides, args.threads, args.rounds, args.causal)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a sparse attention is: it says which blocks of keys each block of queries attends to; the view does the rest.
+"""What a sparse attention is: it says which keys each block of queries attends to; the view does the rest.
 
 One is a file in exporters/attention/, found by its name, that ends with `ATTENTION = Attention(...)`.
 """
@@ -25,7 +25,7 @@ WIDEST = 128  # tokens of a block
 
 @dataclass(frozen=True)
 class Lists:
-    """Which blocks of keys are attended to, as `edgetok::BlockSparseAttention` takes them.
+    """Which keys are attended to: blocks, as `edgetok::BlockSparseAttention` takes them, or single tokens.
 
     Attributes:
         index: (1 or B, 1 or h, Q, M) int32: the blocks of keys for each block of queries behind the first `whole`.
@@ -35,7 +35,8 @@ class Lists:
         pinned: how many first keys are seen from any distance.
         density: the share of the pairs of blocks that are attended to (of those that a causal model could attend to);
             the most it can be, where the lists' lengths depend on the input.
-        block_k: tokens of a block of keys, where these are smaller than those of queries; 0 for the same.
+        block_k: tokens of a block of keys, where these are not as large as those of queries; 0 for the same. With 1
+            the lists hold tokens, which `edgetok::TokenSparseAttention` attends to, without a window.
         query, key, value: what attends and is attended to in place of the site's: sorted, or with further keys. In a
             causal model these stand in front, and are seen by all whose lists hold them.
         bias: (1 or B, K) fp32 what is added to the scores of these keys, in place of the site's.
@@ -67,6 +68,7 @@ class AttentionState:
         prefix: leading tokens that are no patches.
         causal: whether a token sees only those before it and itself.
         ids: (B, N) the tokens of a text; None for anything else.
+        measured: what was measured on samples in this block; None where nothing is.
     """
 
     queries: torch.Tensor
@@ -76,6 +78,7 @@ class AttentionState:
     prefix: int
     causal: bool
     ids: torch.Tensor | None = None
+    measured: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class Attention:
             reference's mask has P more columns then.
         serves: what models it is for.
         by_place: whether it goes by the places of tokens, which a reduction would change.
+        measures: site -> (B, ...) fp32, what is measured of a block on the samples before any attends sparsely: `lists`
+            finds it, of all samples, as `site.measured`.
+        of_density: (density, tokens) -> the options with which that share of the pairs of so many tokens is attended
+            to, of those that a causal model could attend to; without it profile times block-topk in its place.
     """
 
     summary: str
@@ -104,6 +111,8 @@ class Attention:
     serves: Literal["encoders", "causal models", "both"] = "both"
     by_place: bool = False
     pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
+    measures: Callable[[AttentionSite], ir.Value] | None = None
+    of_density: Callable[[float, int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +202,14 @@ def parse_all(text: str) -> tuple[AttentionSpec, ...]:
     if len(specs) > 1 and any(spec.name == "auto" for spec in specs):
         raise UsageError(f"{text!r}: auto chooses for all blocks that its layers= names, and stands alone")
     return specs
+
+
+def keys_of_density(density: float, tokens: int) -> int:
+    """How many earlier tokens each of a causal model's tokens sees, where there are so many, for a share of all pairs.
+
+    With k of n tokens it is k / n (2 - k / n).
+    """
+    return max(1, round(tokens * (1 - (1 - density) ** 0.5)))
 
 
 def check_block(block: int) -> None:

@@ -78,27 +78,18 @@ def _picked(curves: Mapping[int, np.ndarray], mass: float, spec: AttentionSpec) 
 
 def kept_mass(view: TransformerView, spec: AttentionSpec, run: Run) -> dict[int, np.ndarray]:
     """{block: (K,)}: the share of attention that the best 1, 2, ... K blocks of keys of a list hold."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
+    from edgetok.view.measured import on_samples
     from edgetok.view.sparse import sites
 
-    technique, graph = sparse.load(TECHNIQUE), view.model.graph
+    technique = sparse.load(TECHNIQUE)
     config = technique.config(density=1.0, block=spec.config.block)
-    outputs, curves = list(graph.outputs), {}
+    dtype, curves = view.model.graph.outputs[0].dtype, {}
     for site, block, _ in sites(view, replace(spec, name=TECHNIQUE, config=config)):
         lists = technique.lists(site, config)
         if lists.whole >= site.blocks(config.block):
             continue  # as short as that it stays dense
-        curve = _curve(site, lists.index, lists.whole, config.block)
-        curve.name = f"kept_{block.index}"
-        curves[block.index] = g.typed(curve, outputs[0].dtype, [None])
-    graph.sort()
-    graph.outputs[:] = curves.values()
-    copy = view.model.clone()
-    graph.outputs[:] = outputs
-    RemoveUnusedNodesPass()(copy)
-    RemoveUnusedNodesPass()(view.model)
-    measured = run(copy) if curves else {}
+        curves[block.index] = g.typed(_curve(site, lists.index, lists.whole, config.block), dtype, [None])
+    measured = on_samples(view.model, {f"kept_{block}": curve for block, curve in curves.items()}, run)
     return {block: measured[f"kept_{block}"] for block in curves}
 
 

@@ -99,6 +99,8 @@ def macs(node: ir.Node) -> int:
         case "BlockSparseAttention":
             keys = _dims(node.inputs[3])[-1] * node.attributes["block_k"].as_int()
             return (prod(_dims(node.inputs[0])) + prod(_dims(node.outputs[0]))) * keys
+        case "TokenSparseAttention":
+            return (prod(_dims(node.inputs[0])) + prod(_dims(node.outputs[0]))) * _dims(node.inputs[3])[-1]
     return 0
 
 

@@ -117,7 +117,7 @@ def transform(
         if attention[0].name == "auto":
             attention, masses = found(view, attention[0], run)
             notes.append(f"auto: {' + '.join(map(str, attention)) or 'all blocks stay dense'}")
-        sparse = attend_sparsely(view, attention, masses)
+        sparse = attend_sparsely(view, attention, masses, run)
     keep_heads_joined(model)
     _tidy(model)
     name_nodes(model, view)

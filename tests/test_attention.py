@@ -1,5 +1,9 @@
 """Sparse attention in whole models: the graph against the original module whose attention is masked."""
 
+import itertools
+from dataclasses import replace
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -22,19 +26,33 @@ CAUSAL = ("llama", "clip-text")
 QUICK, MORE = ("deit", "llama"), ("dinov2-registers", "whisper", "bert", "clip-text")
 
 
-def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "fp32"):
+def sparse(family: str, text: str, reduce: tuple[str, ...] = (), dtype: str = "fp32", feeds=None):
     """A captured graph whose attention is sparse, as transform makes it, and what it did."""
     model = ir.from_proto(onnx.ModelProto.FromString(captured(family)[0]))
     specs = [technique.parse(each) for each in reduce]
-    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse_all(text))
+    feeds = families.feeds(family, 2) if feeds is None else feeds
+
+    def on_samples(model: ir.Model) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in run(session(model), feeds).items()}
+
+    done = transform(model, specs, dtype=dtype, emit="full", attention=attention.parse_all(text), run=on_samples)
     plugins.add_functions(model)
     return model, done
 
 
-def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None):
-    """torch's attention, with the reference's mask: it knows nothing of the graph."""
+def importance(query: torch.Tensor, key: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """(samples, h, d): what double-sparsity measures."""
+    return ((query * key).abs() * size[:, None]).sum(dim=2) / size.sum(dim=1)[:, None]
+
+
+def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None, measured=None, dense=False):
+    """torch's attention, with the reference's mask: it knows nothing of the graph.
+
+    `dense`: attention as it was, and what is measured of each block is put behind `measured`.
+    """
     spec = attention.parse(text)
     chosen = attention.load(spec.name)
+    blocks = itertools.count()
 
     def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         if enable_gqa:
@@ -45,11 +63,17 @@ def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None
             size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
         scale = width**-0.5 if scale is None else scale
         state = AttentionState(query, key, size, scale, prefix, causal, ids)
-        seen = chosen.reference(state, spec.config)
+        if dense:
+            measured.append(importance(query, key, size))
+            seen = torch.ones(1, 1, tokens, tokens, dtype=torch.bool)
+        else:
+            own = next(blocks)
+            state = replace(state, measured=measured[own] if measured else None)
+            seen = chosen.reference(state, spec.config)
         if causal:
             seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
         padding = torch.where(size.mT[:, None] > 0, 0.0, -1e4)
-        if chosen.pooled is not None:
+        if chosen.pooled is not None and not dense:
             more_keys, more_values, sizes = chosen.pooled(state, value, spec.config)
             key, value = torch.cat([key, more_keys], dim=2), torch.cat([value, more_values], dim=2)
             padding = torch.cat([padding, sizes[:, None, None].log().clamp_min(-1e4)], dim=3)
@@ -65,16 +89,18 @@ def agree(family, text, native, monkeypatch, batch=2, padded=False):
     if padded:
         feeds["attention_mask"] = feeds["attention_mask"].clone()
         feeds["attention_mask"][0, 20:] = 0
-    model, _ = sparse(family, text)
-    assert any(node.op_type == "BlockSparseAttention" for node in model.graph)
+    model, _ = sparse(family, text, feeds=feeds)
+    assert any(node.op_type in ("BlockSparseAttention", "TokenSparseAttention") for node in model.graph)
     got = run(session(model, native), feeds)
     causal = family in CAUSAL
     prefix = hooks.PREFIX.get(family, 1 if "input_ids" in feeds else 0)
+    double, measured = {k: v.double() if v.is_floating_point() else v for k, v in feeds.items()}, []
+    asked = attention.load(text.partition(":")[0]).measures is not None
     with monkeypatch.context() as patched, torch.no_grad():
-        attend = masked(text, prefix, causal, feeds.get("input_ids"))
-        patched.setattr(functional, "scaled_dot_product_attention", attend)
-        double = {k: v.double() if v.is_floating_point() else v for k, v in feeds.items()}
-        wanted = module.double()(**double).last_hidden_state
+        for dense in (True, False) if asked else (False,):
+            attend = masked(text, prefix, causal, feeds.get("input_ids"), measured, dense)
+            patched.setattr(functional, "scaled_dot_product_attention", attend)
+            wanted = module.double()(**double).last_hidden_state
     module.float()
     value = got["last_hidden_state"]
     real = feeds["attention_mask"].bool() if padded else torch.ones(value.shape[:2], dtype=torch.bool)

@@ -21,6 +21,7 @@ OPERATORS = {
     "agglomerative_clusters": ("label",), "bipartite_match": ("order", "match", "best"),
     "block_sparse_attention": ("attended",),
     "merge_tokens": ("merged", "size"), "nearest_code": ("index",), "sum_tokens": ("sum",),
+    "token_sparse_attention": ("attended",),
 }  # fmt: skip
 CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
 KINDS = {  # ONNX's numbers of them
@@ -40,7 +41,7 @@ def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) 
     node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
     kinds = dict.fromkeys(("label", "index", "order", "match"), torch.int64)
     kinds |= dict.fromkeys(("attended", "merged", "sum"), inputs[0].dtype)
-    ranks = {"merge_tokens": [3] * 2, "sum_tokens": [3] * 2, "block_sparse_attention": [4]}.get(name, [2] * 3)
+    ranks = {"attended": [4], "merged": [3] * 2, "sum": [3] * 2}.get(OPERATORS[name][0], [2] * 3)
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given, outputs)

@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import hisa, llsa, minference, svg2, xattention
+from edgetok.exporters.attention import hisa, llsa, minference, quest, svg2, tokenselect, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -55,6 +55,7 @@ def graph(text: str, given: AttentionState):
         op, query, key, key, size if padded else None, given.scale, heads, groups, tokens, width, given.prefix,
         given.causal, ids[0] if ids else None,
         key_bias(op, size, proportional=True, padded=True) if padded else None,
+        None if given.measured is None else given.measured.numpy(),
     )  # fmt: skip
     lists = attention.load(spec.name).lists(site, spec.config)
     _, out = attend_to(site, lists, spec.config.block)
@@ -68,9 +69,9 @@ def graph(text: str, given: AttentionState):
     return run(session(model), fed), lists
 
 
-def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool) -> torch.Tensor:
+def chosen(text: str, query: torch.Tensor, key: torch.Tensor, causal: bool, measured=None) -> torch.Tensor:
     """(B, h, Q, K) bool: the pairs of blocks on the lists that a graph makes of queries and keys."""
-    found, lists = graph(text, state(query, key, causal))
+    found, lists = graph(text, replace(state(query, key, causal), measured=measured))
     side = attention.parse(text).config.block
     blocks = -(-key.shape[2] // (lists.block_k or side))
     counted = torch.arange(found["index"].shape[-1]) < found["count"][..., None]
@@ -180,13 +181,61 @@ def padded(given: AttentionState, *ends: int) -> AttentionState:
     return replace(given, size=size)
 
 
-CAUSAL = ["minference:vertical=3,slash=2,sinks=3,near=20,block=32", "hisa:density=0.3,part=16,block=64"]
+def test_quest_takes_the_published_pages():
+    """Of the last query, by the kernels' rule: the last page always, the best others."""
+    golden, (query, key, _) = arrays("quest_random"), drawn()
+    tokens, page, budget = golden["cfg"].tolist()
+    query, key = query[:, :, :tokens], key[:, :, :tokens]
+    scores = quest.bounds(query[:, :, -1], key[:, :, :-4], torch.ones(1, tokens - 4, 1), page)
+    torch.testing.assert_close(scores, golden["page_scores"][..., :-1], rtol=0, atol=1e-4)
+    pages = chosen(f"quest:budget={budget},page={page}", query, key, True)[0, :, -1]
+    for head in range(4):
+        assert torch.equal(pages[head].nonzero()[:, 0], golden["pages_kernel_rule"][head].sort().values.long())
+
+
+def test_double_sparsity_takes_the_published_channels_and_tokens():
+    golden, (query, key, _) = arrays("doublesparse_random"), drawn()
+    measured = (query * key).abs().mean(dim=2)
+    assert torch.equal(measured[0].argsort(dim=-1, descending=True), golden["sorted_channel"].long())
+    found = chosen("double-sparsity:tokens=64,channels=16", query, key, True, measured)
+    shifts = torch.arange(8, dtype=torch.uint8).flip(0)
+    published = (golden["mask_rows_b16"][..., None] >> shifts & 1).flatten(-2).bool()
+    assert torch.equal(found[:, :, golden["rows"].long()], published)
+
+
+def test_tokenselect_takes_the_published_tokens():
+    """Those of the published code, which reads the keys of wrong heads, from the keys that it reads; and of the right
+    heads those that its rule gives, which rounds scores to bf16: one token is another there."""
+    golden, (query, key, _) = arrays("tokenselect_random"), drawn()
+    config = tokenselect.Config(top=96, init=16, local=64, block=64)
+    middle, size = slice(config.init, 512 - config.local), torch.ones(1, 512, 1)
+    ends = torch.cat([torch.arange(config.init), torch.arange(512 - config.local, 512)])
+
+    def taken(keys: torch.Tensor) -> torch.Tensor:
+        found = tokenselect.voted(query[:, :, -1], keys[:, :, middle], size[:, middle], config.top)[0]
+        return torch.cat([ends, found + config.init]).sort().values
+
+    assert torch.equal(taken(key[:, [0, 1, 0, 1]]), golden["idx_decode_norot"].long())
+    right = taken(key[:, [0, 0, 1, 1]])
+    assert torch.isin(right, golden["restated_standard_h_div_group"].long()).sum() == len(right) - 1
+    # The graph's votes: 64 times the same query is a chunk with that mean.
+    query = query[:, :, -1:].expand(-1, -1, 512, -1).contiguous()
+    got = chosen("tokenselect:top=96,init=16,local=64,block=64", query, key[:, :2], True)[0, 0, -1]
+    assert torch.equal(got.nonzero()[:, 0], right)
+
+
+CAUSAL = [
+    "minference:vertical=3,slash=2,sinks=3,near=20,block=32", "hisa:density=0.3,part=16,block=64",
+    "quest:budget=60,page=8", "tokenselect:top=40,init=5,local=50,block=32", "double-sparsity:tokens=30,channels=8",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("ends", [(333, 333), (333, 200), (333, 40)])
 @pytest.mark.parametrize("text", CAUSAL)
 def test_causal_choices_with_padding_and_shared_heads(text, ends):
-    agrees(text, padded(state(*clustered(), True), *ends))
+    given = padded(state(*clustered(), True), *ends)
+    spread = given.keys.repeat_interleave(2, dim=1)
+    agrees(text, replace(given, measured=(given.queries * spread).abs().mean(dim=2)))
 
 
 def test_llsa_chooses_and_attends_as_its_formula_says():

@@ -17,6 +17,9 @@ CASES = [
     ("zoo:whisper-tiny-en", {}, "llsa:top=24,block=16", 0.8),
     ("zoo:smollm2", {"length": 2048}, "streaming:size=1024", 0.9),
     ("zoo:smollm2", {"length": 2048}, "minference", 0.9),
+    ("zoo:smollm2", {"length": 512}, "quest:budget=128", 0.99),
+    ("zoo:smollm2", {"length": 512}, "double-sparsity:tokens=128", 0.99),
+    ("zoo:smollm2", {"length": 512}, "tokenselect:top=64,local=64", 0.98),
     # Each of smollm2 takes minutes; block-topk:density=0.5 and sepllm with five separators passed by hand.
     ("tests.test_sparse_models:vit", {}, "block-topk:density=0.5", 0.8),
     ("tests.test_sparse_models:dinov2", {}, "hisa:density=0.5,candidates=0.8", 0.8),

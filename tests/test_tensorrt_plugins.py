@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
@@ -167,10 +168,10 @@ def test_real_kernels_become_nodes() -> None:
         own = installed.environment(Path.cwd(), installed.package("triton==3.9.0"))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}", "-k", "with_triton"]
         done = subprocess.run(command, env=own | {"TRITON_DEFAULT_FP_FUSION": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+        assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout
 
 
-def one(operator: str, inputs: dict[str, tuple[ir.DataType, list[int | str]]], **attributes: int) -> ir.Model:
+def one(operator: str, inputs: dict[str, tuple[ir.DataType, list[int | str]]], **attributes: int | float) -> ir.Model:
     """A graph of one operator, with its function."""
     values = [ir.Value(name=n, shape=ir.Shape(s), type=ir.TensorType(kind)) for n, (kind, s) in inputs.items()]
     graph = ir.Graph(values, [], nodes=[], opset_imports={"": g.OPSET, "edgetok": 1}, name="one")
@@ -233,6 +234,35 @@ def test_types_and_sizes_that_plugins_do_not_take_keep_their_body_with_triton() 
     for made in (matching(ir.DataType.DOUBLE), product(["batch", "tokens", 64])):
         with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
             lowering.lower(made, ORIN, api.kernel_of)
+
+
+def attending(operator: str, **attributes: int | float) -> ir.Model:
+    """Sparse attention of 3 heads over 197 tokens, lists per head, in a free batch; attributes in no order of note."""
+    rows = -(-197 // int(attributes["block_q"]))
+    tokens = (ir.DataType.FLOAT16, ["batch", 3, 197, 64])
+    lists = {"i": (ir.DataType.INT32, ["batch", 3, rows, 2]), "c": (ir.DataType.INT32, ["batch", 3, rows])}
+    bias = {"bias": (ir.DataType.FLOAT, ["batch", 197])}
+    return one(operator, {"q": tokens, "k": tokens, "v": tokens, **lists, **bias}, **attributes)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="test_real_kernels_become_nodes runs it")
+@pytest.mark.parametrize("operator", ["BlockSparseAttention", "TokenSparseAttention"])
+def test_a_fraction_is_passed_by_its_bits_with_triton(operator: str) -> None:
+    """The scale, times log2(e), where the kernel's PTX takes an fp32: TensorRT has scalars of int32 only."""
+    given = {"scale": 0.125, "causal": 0, "block_q": 64}
+    if operator == "BlockSparseAttention":
+        given |= {"pinned": 0, "window": -1, "block_k": 64}
+    made = attending(operator, **given)
+    assert lowering.lower(made, ORIN, api.kernel_of) == {operator: 1}
+    (node,) = made.graph
+    written = PluginNode(**{name: node.attributes[name].value for name in ATTRIBUTE_NAMES})
+    grid, scalars = ([evaluate(term, [(7, 3, 197, 64)] * 6) for term in terms] for terms in written.terms())
+    assert grid == [4, 21, 1] and written.results == "half: 0.0, 3, 197, 64"
+    entry = written.ptx.partition(".entry")[2].partition(")")[0]
+    kinds = [line.split()[1] for line in entry.splitlines() if ".param" in line]
+    fractions = [scalar for scalar, kind in zip(scalars, kinds[6:-1], strict=True) if kind == ".f32"]
+    assert np.array(fractions, np.int32).view(np.float32) == pytest.approx([0.125 * np.log2(np.e)])
+    assert all(kind == ".u32" for kind in kinds[6:-1] if kind != ".f32")
 
 
 def test_devices_that_take_no_plugins_are_refused() -> None:

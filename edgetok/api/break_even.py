@@ -20,15 +20,15 @@ from edgetok.view.sparse import AttentionSite, attend_to
 LENGTHS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # that are tried
 ROUNDS = 7
 STEP = 1 / 16  # densities are measured in steps
-BLOCK = 64
 
 
 def sparse_layers(blocks: Sequence[SparseBlock]) -> tuple[SparseLayer, ...]:
     """What the blocks of a bundle attend to, each with its measured break-even length."""
-    found: dict[tuple[int, int, float], int | None] = {}
+    found: dict[tuple[str, int, int, float], int | None] = {}
     layers = []
     for each in blocks:
-        case = each.heads, each.width, min(1.0, ceil(each.density / STEP) * STEP)
+        timed = "block-topk" if attention.load(each.technique).of_density is None else each.technique
+        case = timed, each.heads, each.width, min(1.0, ceil(each.density / STEP) * STEP)
         if case not in found:
             found[case] = break_even(*case)
         layers.append(
@@ -40,14 +40,14 @@ def sparse_layers(blocks: Sequence[SparseBlock]) -> tuple[SparseLayer, ...]:
     return tuple(layers)
 
 
-def break_even(heads: int, width: int, density: float) -> int | None:
-    """The first length at which block-topk of that density is faster than dense attention, choosing included.
+def break_even(technique: str, heads: int, width: int, density: float) -> int | None:
+    """The first length at which a technique of that density is faster than dense attention, choosing included.
 
     One sample, fp32, one thread, in turns; the median over the rounds decides. None where dense attention is faster at
     all lengths up to 2048 tokens.
     """
     for tokens in LENGTHS:
-        sides = [_runner(heads, width, tokens, share) for share in (None, density)]
+        sides = [_runner(technique, heads, width, tokens, share) for share in (None, density)]
         ratios = []
         for turn in range(ROUNDS + 1):
             ((dense,), (sparse,)) = (sample(side, 1) for side in sides)
@@ -58,18 +58,23 @@ def break_even(heads: int, width: int, density: float) -> int | None:
     return None
 
 
-def _runner(heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
+def _runner(technique: str, heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
     """Runs attention on seeded input; dense without a density."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, heads, tokens, width])
     q, k, v = (ir.Value(name=name, type=kind, shape=shape) for name in "qkv")
     graph = ir.Graph([q, k, v], [], nodes=[], opset_imports={"": OPSET}, name="attend")
-    op = Emitter(graph)
+    op, chosen = Emitter(graph), attention.load(technique)
+    causal = chosen.serves == "causal models"
     if density is None:
-        y = op.Attention(q, k, v)
+        y = op.Attention(q, k, v, is_causal=int(causal))
     else:
-        spec = attention.parse(f"block-topk:density={density},block={BLOCK}")
-        site = AttentionSite(op, q, k, v, None, width**-0.5, heads, heads, tokens, width, 0, False)
-        _, y = attend_to(site, attention.load(spec.name).lists(site, spec.config), BLOCK)
+        assert chosen.of_density is not None
+        config = chosen.of_density(density, tokens)
+        measured = np.random.default_rng(0).random((1, heads, width), np.float32)
+        site = AttentionSite(
+            op, q, k, v, None, width**-0.5, heads, heads, tokens, width, 0, causal, measured=measured
+        )  # fmt: skip
+        _, y = attend_to(site, chosen.lists(site, config), config.block)
     y.name, y.type, y.shape = "y", kind, shape
     graph.outputs.append(y)
     model = ir.Model(graph, ir_version=IR_VERSION)

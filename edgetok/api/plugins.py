@@ -8,6 +8,7 @@ plugins launch one kernel each; what one writes and the next reads is a value of
 from __future__ import annotations
 
 import re
+import struct
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,9 @@ def kernel_of(node: ir.Node, sm: str) -> Plan | None:
     if node.op_type not in files:
         return None
     launches = gpu.load(files[node.op_type]).launches
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     try:
-        made = [_launched(launches, _arguments(node, batch)) for batch in BATCHES]
+        made = [_launched(launches, _arguments(node, batch), attributes) for batch in BATCHES]
         steps, outputs = zip(*made, strict=True)
         return _plan(node.op_type, steps, outputs[0], sm)
     except ValueError:  # sizes or types that the kernel does not take, or TensorRT does not know
@@ -64,13 +66,13 @@ def kernel_of(node: ir.Node, sm: str) -> Plan | None:
 
 
 def _arguments(node: ir.Node, batch: int) -> list[Any]:
-    """What `launches` takes: tensors without memory, single constants as numbers, attributes."""
+    """What `launches` takes beside attributes: tensors without memory, and counts as numbers."""
     import torch
 
     found: list[Any] = []
     for place, value in enumerate(node.inputs):
         number = g.ints_of(value)
-        if number is not None and len(number) == 1:
+        if number is not None and len(number) == 1 and value is not None and len(value.shape or ()) <= 1:
             found.append(number[0])
             continue
         if value is None or value.shape is None or value.dtype is None:
@@ -80,7 +82,7 @@ def _arguments(node: ir.Node, batch: int) -> list[Any]:
             raise ValueError("only the batch may be left open")
         shape = [length if isinstance(length, int) else batch for length in value.shape]
         found.append(torch.empty(shape, dtype=getattr(torch, _torch_name(value.dtype)), device="meta"))
-    return found + [attribute.value for attribute in node.attributes.values()]
+    return found
 
 
 def _torch_name(dtype: ir.DataType) -> str:
@@ -88,13 +90,15 @@ def _torch_name(dtype: ir.DataType) -> str:
     return names.get(dtype.name, dtype.name.lower())
 
 
-def _launched(launches: Any, arguments: list[Any]) -> tuple[list[dict[str, Any]], list[int]]:
+def _launched(
+    launches: Any, arguments: list[Any], attributes: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[int]]:
     """Each launch with its tensors numbered: inputs of the operator by place, then what is written, in order."""
     import torch
 
     known = {_storage(value): at for at, value in enumerate(arguments) if isinstance(value, torch.Tensor)}
     bases = dict(enumerate(arguments))
-    made, outputs = launches(*arguments)
+    made, outputs = launches(*arguments, **attributes)
     steps = []
     for launch in made:
         tensors = {name: value for name, value in launch.arguments.items() if isinstance(value, torch.Tensor)}
@@ -139,14 +143,12 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
 
         ptx, name, shared = _compiled(launch, sm)
         scalars = [key for key in launch.arguments if key not in reads and key not in writes]
-        if any(isinstance(launch.arguments[key], float) for key in scalars):
-            raise ValueError("TensorRT passes no fractions")
         order = [*reads, *scalars, *writes]
         node = PluginNode.of(
             name, in_tensorrts_order(ptx, [list(launch.arguments).index(key) for key in order]),
             tuple(term([one.grid[axis] for one in several]) for axis in range(len(launch.grid))),
             32 * launch.warps, shared,
-            tuple(term([one.arguments[key] for one in several]) for key in scalars),
+            tuple(term([_scalar(one.arguments[key]) for one in several]) for key in scalars),
             tuple(_type(versions[0]["bases"][key]) for key in reads.values()),
             tuple(
                 (
@@ -162,6 +164,14 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
         called = operator if len(steps[0]) == 1 else f"{operator}_{launch.kernel.__name__}"
         found.append(Step(called, node, tuple(reads.values()), tuple(writes.values())))
     return Plan(tuple(found), tuple(outputs))
+
+
+def _scalar(value: int | float) -> int:
+    """As TensorRT passes it, which has int32 only: a kernel that takes fp32 reads the same four bytes.
+
+    A fraction that grows with the batch would be no line, a negative one is no size: both keep the body.
+    """
+    return value if isinstance(value, int) else int(struct.unpack("<i", struct.pack("<f", value))[0])
 
 
 def _type(tensor: torch.Tensor) -> str:

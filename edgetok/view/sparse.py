@@ -1,9 +1,10 @@
-"""Sparse attention in the blocks of a view: keys are chosen, and `edgetok::BlockSparseAttention` attends to them."""
+"""Sparse attention in the blocks of a view: keys are chosen, and one of edgetok's two operators attends to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +17,12 @@ from edgetok.schedule import chosen_blocks
 from edgetok.view.attention import key_bias
 from edgetok.view.blocks import Block
 from edgetok.view.masks import BARRED, Mask
+from edgetok.view.measured import on_samples
 from edgetok.view.stage import Stage
 from edgetok.view.view import TransformerView
+
+if TYPE_CHECKING:
+    from edgetok.calibration import Run
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class AttentionSite:
         key, value: (B, g, N, d), shared by h / g heads each.
         ids: (B, N) int64, the tokens of a text; None where the graph is given none.
         bias: (B, 1, 1, N) added per key for sizes and padding; None for nothing.
+        measured: (samples, ...) what the sparse attention measures of the block; None for nothing.
         size: (B, N, 1) fp32: how many tokens each stands for, 0 for padding; None while all are 1.
         scale: of the scores.
         heads, groups: h and g.
@@ -53,6 +59,7 @@ class AttentionSite:
     causal: bool
     ids: ir.Value | None = None
     bias: ir.Value | None = None
+    measured: np.ndarray | None = None
 
     def blocks(self, block: int) -> int:
         """Of so many tokens."""
@@ -77,7 +84,10 @@ class AttentionSite:
 
 
 def attend_sparsely(
-    view: TransformerView, specs: Sequence[sparse.AttentionSpec], masses: Mapping[int, float] | None = None
+    view: TransformerView,
+    specs: Sequence[sparse.AttentionSpec],
+    masses: Mapping[int, float] | None = None,
+    run: Run | None = None,
 ) -> tuple[SparseBlock, ...]:
     """Let blocks attend sparsely, behind whatever reduces their tokens.
 
@@ -85,23 +95,39 @@ def attend_sparsely(
         view: of the graph.
         specs: each for blocks of its own.
         masses: the share of attention that is kept in a block, where it was measured.
+        run: runs a graph on samples, for those that measure something.
 
     Returns:
         What each of them attends to.
 
     Raises:
-        Refusal: attention cannot be made sparse there.
+        Refusal: attention cannot be made sparse there, or something is to be measured and there are no samples.
         UsageError: a block that does not exist, or that two specs name.
     """
     done: dict[int, SparseBlock] = {}
+    measured = _measured(view, specs, run)
     for spec in specs:
         if twice := [index for index in chosen_blocks(spec.layers, len(view.blocks)) if index in done]:
             raise UsageError(f"two sparse attentions name block {twice[0]}: give them different layers=")
         for site, block, stage in sites(view, spec):
+            site = replace(site, measured=measured.get(f"{spec.name}_{block.index}"))
             kept = (masses or {}).get(block.index)
             done[block.index] = _attend(view, block, stage, site, spec).model_copy(update={"mass": kept})
     view.model.graph.sort()
     return tuple(done[index] for index in sorted(done))
+
+
+def _measured(view: TransformerView, specs: Sequence[sparse.AttentionSpec], run: Run | None) -> dict[str, np.ndarray]:
+    """{"double-sparsity_3": (samples, ...)}: what is measured in the blocks while all of them attend densely."""
+    values = {}
+    for spec in specs:
+        if (measures := sparse.load(spec.name).measures) is not None:
+            for site, block, _ in sites(view, spec):
+                values[f"{spec.name}_{block.index}"] = g.typed(measures(site), ir.DataType.FLOAT, [None] * 3)
+    if values and run is None:
+        why = f"{next(iter(values)).rpartition('_')[0]} is calibrated on samples, and there are none"
+        raise Refusal(why, way_out="quest chooses by content as well, and measures nothing")
+    return on_samples(view.model, values, run) if run is not None else {}
 
 
 def sites(view: TransformerView, spec: sparse.AttentionSpec) -> Iterator[tuple[AttentionSite, Block, Stage]]:
@@ -179,12 +205,20 @@ def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.N
     """The node that attends, and (B, h, N - whole side, d) what it gives, in the tokens' order."""
     op, query, first = site.op, lists.query or site.query, lists.whole * side
     rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
-    attended: ir.Value = op.BlockSparseAttention(
+    given = (
         rest, lists.key or site.key, lists.value or site.value, lists.index, lists.count,
-        site.bias_row() if lists.bias is None else lists.bias, domain="edgetok", block_q=side,
-        block_k=lists.block_k or side, scale=site.scale, causal=int(site.causal), window=lists.window,
-        pinned=lists.pinned,
+        site.bias_row() if lists.bias is None else lists.bias,
     )  # fmt: skip
+    attended: ir.Value
+    if lists.block_k == 1:
+        attended = op.TokenSparseAttention(
+            *given, domain="edgetok", block_q=side, scale=site.scale, causal=int(site.causal)
+        )  # fmt: skip
+    else:
+        attended = op.BlockSparseAttention(
+            *given, domain="edgetok", block_q=side, block_k=lists.block_k or side, scale=site.scale,
+            causal=int(site.causal), window=lists.window, pinned=lists.pinned,
+        )  # fmt: skip
     node = attended.producer()
     assert node is not None
     return node, attended if lists.restore is None else lists.restore(attended)

@@ -117,4 +117,5 @@ ATTENTION = Attention(
     config=Config,
     lists=lists,
     reference=reference,
+    of_density=lambda density, tokens: Config(density=density),
 )

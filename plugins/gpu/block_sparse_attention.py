@@ -121,7 +121,7 @@ def launches(
             "list_batch": lists * rows * most if len(block_idx) > 1 else 0,
             "count_batch": lists * rows if len(block_cnt) > 1 else 0,
             "bias_batch": bias.shape[1] if len(bias) > 1 else 0,
-            "SCALE": scale * LOG2_E, "SPAN": window, "PINNED": pinned,
+            "SCALE": scale * LOG2_E, "SPAN": max(window, 0), "PINNED": pinned,
         },
         {
             "BLOCK_Q": block_q, "BLOCK_K": block_k, "TILE_Q": power_of_two(block_q), "TILE_K": tile_k,

@@ -62,8 +62,7 @@ class AgglomerativeClusters {
   Linkage linkage_;
 };
 
+const Added kAdded(kFunctions, {operator_of<AgglomerativeClusters>()});
+
 }  // namespace
-
-const ort::CustomOp kAgglomerativeClusters = operator_of<AgglomerativeClusters>();
-
 }  // namespace edgetok

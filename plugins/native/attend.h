@@ -14,17 +14,20 @@ constexpr int64_t kAtOnce = 512;  // keys whose scores are there at once, for kM
 
 // A sample's keys and values of one head, laid out by blocks; a block has `strips` of 32 keys, the last one filled up.
 struct Keys {
-  const float* keys;    // (blocks, strips, width, 32)
+  const float* keys;    // (blocks, strips, width, 32), or as rows (blocks, strips, 32, width)
   const float* values;  // (blocks, value_strips, block, 32)
   const float* bias;    // (blocks, strips, 32), -infinity where a block is filled up
   int64_t block, width, strips, value_strips;
   bool causal;
   int64_t window, pinned;  // a window below 0 bars nothing
+  bool as_rows = false;    // the width is whole vectors then
+  const int32_t* places = nullptr;  // (blocks, block) where the keys of a block stand that were gathered
 
   EDGETOK_INLINE int64_t pitch() const { return strips * kStrip; }
   EDGETOK_INLINE int64_t at_once() const { return pitch() < kAtOnce ? kAtOnce / pitch() : 1; }  // blocks
   // Numbers of what `attend` works in.
   EDGETOK_INLINE int64_t room() const { return kMatched * (at_once() * pitch() + value_strips * kStrip + 2); }
+  EDGETOK_INLINE int64_t place(int64_t key) const { return places ? places[key] : key; }
   EDGETOK_INLINE bool bars(int64_t row, int64_t column) const {
     const int64_t distance = column - row;
     return (causal && distance > 0) ||
@@ -37,6 +40,7 @@ struct Keys {
     return window >= 0 && (first - end > window || row - last > window) && row >= pinned && first >= pinned;
   }
   EDGETOK_INLINE bool bars_some(int64_t row, int64_t rows, int64_t number) const {
+    if (places) return causal;
     const int64_t first = number * block, last = first + block - 1, end = row + rows - 1;
     return (causal && last > row) || (window >= 0 && (last - row > window || end - first > window));
   }
@@ -95,6 +99,22 @@ void product_of(const float* a, int64_t rows, int64_t width, const float* panel,
     });
 }
 
+// c (rows, 32) += a (rows, width) keys (32, width): for so few rows that keys are not worth to be turned into panels.
+template <class V>
+void products_of(const float* a, int64_t rows, int64_t width, const float* keys, float* c, int64_t pitch) {
+  alignas(64) float lanes[V::kLanes];
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < kStrip; ++i) {
+      auto sum = V::set(0);
+      for (int64_t k = 0; k < width; k += V::kLanes)
+        sum = V::fma(V::load(a + row * width + k), V::load(keys + i * width + k), sum);
+      V::store(lanes, sum);
+      EDGETOK_UNROLL for (int half = V::kLanes / 2; half; half /= 2)
+        EDGETOK_UNROLL for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      c[row * pitch + i] += lanes[0];
+    }
+}
+
 // For at most kMatched queries (rows, width), times the scale, the first of which stands at the place `first`: their
 // values (rows, value_strips * 32), zeros where a query sees no key. Softmax goes along (Milakov and Gimelshein,
 // https://arxiv.org/abs/1805.02867, algorithm 3), some blocks at a time.
@@ -112,13 +132,15 @@ void attend(const float* q, int64_t rows, int64_t first, const Keys& of, const i
       float* own = scores + i * pitch;
       for (int64_t row = 0; row < rows; ++row)
         std::memcpy(own + row * across, of.bias + number * pitch, static_cast<size_t>(4 * pitch));
-      for (int64_t strip = 0; strip < of.strips; ++strip)
-        product_of<V>(q, rows, of.width, of.keys + (number * of.strips + strip) * of.width * kStrip, of.width,
-                      own + strip * kStrip, across);
+      for (int64_t strip = 0; strip < of.strips; ++strip) {
+        const float* keys = of.keys + (number * of.strips + strip) * of.width * kStrip;
+        if (of.as_rows) products_of<V>(q, rows, of.width, keys, own + strip * kStrip, across);
+        else product_of<V>(q, rows, of.width, keys, of.width, own + strip * kStrip, across);
+      }
       if (of.bars_some(first, rows, number))
         for (int64_t row = 0; row < rows; ++row)
           for (int64_t column = 0; column < of.block; ++column)
-            if (of.bars(first + row, number * of.block + column)) own[row * across + column] = -__builtin_inff();
+            if (of.bars(first + row, of.place(number * of.block + column))) own[row * across + column] = -__builtin_inff();
     }
     for (int64_t row = 0; row < rows; ++row) {
       const float factor = normalise<V>(scores + row * across, blocks * pitch, largest[row], sum[row]);

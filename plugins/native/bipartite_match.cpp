@@ -75,8 +75,7 @@ class BipartiteMatch {
   const Kernels& kernels_ = *choose_kernels();
 };
 
+const Added kAdded(kFunctions, {operator_of<BipartiteMatch>()});
+
 }  // namespace
-
-const ort::CustomOp kBipartiteMatch = operator_of<BipartiteMatch>();
-
 }  // namespace edgetok

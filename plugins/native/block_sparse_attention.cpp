@@ -3,7 +3,6 @@
 // What plugins/block_sparse_attention.py gathers and attends to densely, block by block: what is not listed is not
 // attended to, and beside keys and values in panels a thread holds the scores of 64 queries and 512 keys.
 #include <algorithm>
-#include <type_traits>
 
 #include "attend.h"
 #include "kernels.h"
@@ -11,20 +10,6 @@
 
 namespace edgetok {
 namespace {
-
-template <class T>
-T rounded(float number) {
-  if constexpr (std::is_same_v<T, float>) return number;
-  else return T::of(number);
-}
-
-// A thread keeps it, as it does its scratch, which holds the panels.
-float* room(int64_t floats) {
-  thread_local Array<float> own;
-  thread_local int64_t size = 0;
-  if (floats > size) own = make_array<float>(size = floats);
-  return own.get();
-}
 
 // (keys, width) -> (blocks, strips, width, 32): 32 keys side by side, zeros where a block is filled up.
 template <class T>
@@ -156,11 +141,8 @@ class BlockSparseAttention {
   float scale_;
 };
 
+const Added kAdded(kFunctions, {operator_of<BlockSparseAttention<float>>(), operator_of<BlockSparseAttention<Half>>(),
+                                operator_of<BlockSparseAttention<BFloat16>>()});
+
 }  // namespace
-
-const std::vector<ort::CustomOp> kBlockSparseAttention = {
-    operator_of<BlockSparseAttention<float>>(), operator_of<BlockSparseAttention<Half>>(),
-    operator_of<BlockSparseAttention<BFloat16>>(),
-};
-
 }  // namespace edgetok

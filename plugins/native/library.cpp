@@ -20,6 +20,20 @@ __attribute__((used)) const char kMark[] = "edgetok sources sha256 " EDGETOK_SOU
 
 const Runtime* registered = nullptr;
 
+namespace {
+
+// By domain. Made when first asked for: files add to it before `main`, in any order.
+std::vector<ort::CustomOp>& added(DomainOf domain) {
+  static std::vector<ort::CustomOp> all[2];
+  return all[domain];
+}
+
+}  // namespace
+
+Added::Added(DomainOf domain, std::initializer_list<ort::CustomOp> operators) {
+  added(domain).insert(added(domain).end(), operators);
+}
+
 // The widest instruction set here, or the widest below the one that EDGETOK_NATIVE_ISA names.
 const Kernels* choose_kernels() {
   const char* cap = std::getenv("EDGETOK_NATIVE_ISA");
@@ -46,17 +60,15 @@ EDGETOK_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, cons
   static const edgetok::Runtime runtime(api);
   edgetok::registered = &runtime;
   return runtime.guarded("edgetok's operators", [&] {
-    static ort::Domain *own = nullptr, *functions = nullptr;  // must outlive every session: they are never released
-    if (!own) {
-      runtime.call<ort::CreateCustomOpDomain>("edgetok.native", &own);
-      runtime.call<ort::CustomOpDomain_Add>(own, &edgetok::kLutMatMul);
-      runtime.call<ort::CreateCustomOpDomain>("edgetok", &functions);
-      for (const auto* each : {&edgetok::kBipartiteMatch, &edgetok::kAgglomerativeClusters, &edgetok::kNearestCode})
-        runtime.call<ort::CustomOpDomain_Add>(functions, each);
-      for (const auto* of_types : {&edgetok::kOnTokens, &edgetok::kBlockSparseAttention})
-        for (const ort::CustomOp& each : *of_types) runtime.call<ort::CustomOpDomain_Add>(functions, &each);
+    static ort::Domain* domains[2] = {};  // must outlive every session: they are never released
+    for (const auto domain : {edgetok::kOwn, edgetok::kFunctions}) {
+      if (!domains[domain]) {
+        const char* name = domain == edgetok::kOwn ? "edgetok.native" : "edgetok";
+        runtime.call<ort::CreateCustomOpDomain>(name, &domains[domain]);
+        for (const ort::CustomOp& each : edgetok::added(domain))
+          runtime.call<ort::CustomOpDomain_Add>(domains[domain], &each);
+      }
+      runtime.call<ort::AddCustomOpDomain>(options, domains[domain]);
     }
-    runtime.call<ort::AddCustomOpDomain>(options, own);
-    runtime.call<ort::AddCustomOpDomain>(options, functions);
   });
 }

@@ -149,8 +149,7 @@ ort::Status* infer_shape(const ort::CustomOp*, ort::ShapeContext* given) {
   return nullptr;
 }
 
+const Added kAdded(kOwn, {operator_of<LutMatMul>(infer_shape)});
+
 }  // namespace
-
-const ort::CustomOp kLutMatMul = operator_of<LutMatMul>(infer_shape);
-
 }  // namespace edgetok

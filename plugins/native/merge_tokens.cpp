@@ -130,11 +130,10 @@ class SumTokens {
   }
 };
 
-}  // namespace
-
-const std::vector<ort::CustomOp> kOnTokens = {
+const Added kAdded(kFunctions, {
     operator_of<MergeTokens<float>>(), operator_of<MergeTokens<Half>>(), operator_of<MergeTokens<BFloat16>>(),
     operator_of<SumTokens<float>>(), operator_of<SumTokens<Half>>(), operator_of<SumTokens<BFloat16>>(),
-};
+});
 
+}  // namespace
 }  // namespace edgetok

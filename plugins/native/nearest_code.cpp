@@ -54,8 +54,7 @@ class NearestCode {
   const Kernels& kernels_ = *choose_kernels();
 };
 
+const Added kAdded(kFunctions, {operator_of<NearestCode>()});
+
 }  // namespace
-
-const ort::CustomOp kNearestCode = operator_of<NearestCode>();
-
 }  // namespace edgetok

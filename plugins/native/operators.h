@@ -1,8 +1,9 @@
-// The operators, one file each: of the domain edgetok.native where a graph is lowered to them, and of the domain edgetok,
-// where ONNX Runtime takes them in place of the functions of the same name in a bundle's graph.
+// What an operator's file needs. Each file adds its own to those that the library registers.
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
+#include <type_traits>
 
 #include "number.h"
 #include "runtime.h"
@@ -10,9 +11,14 @@
 
 namespace edgetok {
 
-extern const ort::CustomOp kLutMatMul, kBipartiteMatch, kAgglomerativeClusters, kNearestCode;
-extern const std::vector<ort::CustomOp> kOnTokens;  // MergeTokens and SumTokens, for each type
-extern const std::vector<ort::CustomOp> kBlockSparseAttention;  // for each type
+// The domain that a graph is lowered to, and the one where ONNX Runtime takes them in place of the functions of the same
+// name in a bundle's graph.
+enum DomainOf { kOwn, kFunctions };
+
+// At the end of a file: `const Added kAdded(kFunctions, {operator_of<MergeTokens<float>>()});`
+struct Added {
+  Added(DomainOf domain, std::initializer_list<ort::CustomOp> operators);
+};
 
 // That registered the operators: shapes are asked for without one.
 extern const Runtime* registered;
@@ -24,6 +30,20 @@ template <>
 constexpr ort::Type kTypeOf<Half> = ort::kHalf;
 template <>
 constexpr ort::Type kTypeOf<BFloat16> = ort::kBFloat16;
+
+template <class T>
+T rounded(float number) {
+  if constexpr (std::is_same_v<T, float>) return number;
+  else return T::of(number);
+}
+
+// A thread keeps it, beside its scratch.
+inline float* room(int64_t floats) {
+  thread_local Array<float> own;
+  thread_local int64_t size = 0;
+  if (floats > size) own = make_array<float>(size = floats);
+  return own.get();
+}
 
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
