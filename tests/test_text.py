@@ -123,8 +123,10 @@ def test_a_tiktoken_file(tmp_path: Path) -> None:
     [
         ("no", "line 1: not a token"),
         ("!!!! 3", "line 1: not a token"),
-        ("YQ== 0\nYQ== 1", "line 2: an empty token, or one that was there before"),
-        ("YQ== 0 1", "line 1: an empty token"),
+        ("YQ== 0\nYQ== 1", "line 2: a token that was there before, or more than its rank"),
+        ("YQ== 0 1", "line 1: a token that was there before, or more than its rank"),
+        ("YQ== 0\nYg== 0", "line 2: a rank from 0 on is accepted once, not 0"),
+        ("YQ== -1", "line 1: a rank from 0 on is accepted once, not -1"),
     ],
 )
 def test_bad_tiktoken_files(tmp_path: Path, content: str, told: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetok.bundle import Bundle, open_bundle
 from edgetok.errors import InputError, UsageError
+from edgetok.text import library
 
 if TYPE_CHECKING:
+    from edgetok.text.library import TextTokenizer
     from edgetok.tokenizer.tokens import Tokens
-
-VOCABULARY = "tokenizer.json"
 
 
 def tokenize_text(bundle: str | Path, text: str, *, mode: str | None = None) -> Tokens:
@@ -24,21 +24,18 @@ def tokenize_text(bundle: str | Path, text: str, *, mode: str | None = None) -> 
 
     Raises:
         UsageError: the bundle has no vocabulary.
-        InputError: an empty text, or a vocabulary that has no other way of cutting.
+        InputError: an empty text, a damaged vocabulary, or one that has no other way of cutting.
+        MissingPackage: the library that reads it is not installed.
     """
     import numpy as np
 
     from edgetok.text.segmenter import tokenize
-    from edgetok.text.vocabulary import from_tokenizer_json
     from edgetok.tokenizer.tokens import Tokens
 
-    opened = _with_vocabulary(bundle)
+    opened, tokenizer = _opened(bundle)
     if not text:
         raise InputError("the text is empty")
-    if mode is None:
-        ids = _library(opened).encode(text, add_special_tokens=False).ids
-    else:
-        ids = tokenize(text, from_tokenizer_json(opened.path / VOCABULARY), mode)
+    ids = tokenizer.encode(text) if mode is None else tokenize(text, tokenizer.vocabulary(), mode)
     return Tokens({"ids": np.array([ids], np.int64)}, (len(text.encode()),), opened.id)
 
 
@@ -48,33 +45,23 @@ def detokenize_text(bundle: str | Path, tokens: Tokens) -> str:
     Raises:
         InputError: tokens of another bundle, or ids outside the vocabulary.
     """
-    opened = _with_vocabulary(bundle)
+    opened, tokenizer = _opened(bundle)
     if tokens.bundle != opened.id:
         raise InputError(f"tokens of the bundle {tokens.bundle[:12]}, and this is {opened.id[:12]}: use theirs")
-    library, ids = _library(opened), tokens.arrays["ids"]
-    size = library.get_vocab_size()
+    ids, size = tokens.arrays["ids"], tokenizer.size
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
         raise InputError(f"ids of shape {ids.shape}, {ids.min()} to {ids.max()}: a row of 0 to {size - 1} is accepted")
-    text: str = library.decode(ids[0].tolist(), skip_special_tokens=False)
-    return text
+    return tokenizer.decode(ids[0].tolist())
 
 
 def has_vocabulary(bundle: Bundle) -> bool:
     """Whether a bundle is of a model that reads text."""
-    return VOCABULARY in bundle.manifest.files
+    return library.choose(bundle.manifest.files) is not None
 
 
-def _with_vocabulary(bundle: str | Path) -> Bundle:
+def _opened(bundle: str | Path) -> tuple[Bundle, TextTokenizer]:
     opened = open_bundle(Path(bundle))
-    if not has_vocabulary(opened):
-        raise UsageError(f"{bundle} carries no {VOCABULARY}: it is not the bundle of a model that reads text")
-    return opened
-
-
-def _library(bundle: Bundle) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(bundle.path / VOCABULARY))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    vocabulary = library.choose(opened.manifest.files)
+    if vocabulary is None:
+        raise UsageError(f"{bundle} carries no vocabulary: it is not the bundle of a model that reads text")
+    return opened, library.load(opened.path / vocabulary)

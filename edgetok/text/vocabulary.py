@@ -61,7 +61,7 @@ def from_tokenizer_json(file: Path) -> Vocabulary:
     """
     from tokenizers import Tokenizer
 
-    text = _read(file).decode("utf-8", errors="strict")
+    text = read(file).decode("utf-8", errors="strict")
     try:
         content, tokenizer = json.loads(text), Tokenizer.from_str(text)
         model = content["model"]
@@ -91,27 +91,39 @@ def from_tokenizer_json(file: Path) -> Vocabulary:
 def from_tiktoken(file: Path, pieces: Callable[[str], list[bytes]] | None = None) -> Vocabulary:
     """Read a tiktoken file: a line for each token, its bytes in base64 and its rank.
 
+    Whisper's multilingual one has a token of no bytes, written as "=", which no text contains.
+
     Raises:
         InputError: it is none.
     """
     ids: dict[bytes, int] = {}
-    for number, line in enumerate(_read(file).splitlines(), start=1):
+    ranks: set[int] = set()
+    for number, line in enumerate(read(file).splitlines(), start=1):
         parts = line.split()
         try:
-            token, rank = base64.b64decode(parts[0], validate=True), int(parts[1])
+            token = b"" if parts[0] == b"=" else base64.b64decode(parts[0], validate=True)
+            rank = int(parts[1])
         except (binascii.Error, ValueError, IndexError) as error:
             raise InputError(f"{file.name}, line {number}: not a token in base64 and its rank") from error
-        if not token or token in ids or len(parts) != 2:
-            raise InputError(f"{file.name}, line {number}: an empty token, or one that was there before")
+        if token in ids or len(parts) != 2:
+            raise InputError(f"{file.name}, line {number}: a token that was there before, or more than its rank")
+        if rank in ranks or not 0 <= rank < 2**31:
+            raise InputError(f"{file.name}, line {number}: a rank from 0 on is accepted once, not {rank}")
         ids[token] = rank
+        ranks.add(rank)
     return Vocabulary(ids, None, pieces)
 
 
-def _read(file: Path) -> bytes:
+def read(file: Path, most: int | None = None) -> bytes:
+    """A file of at most so many bytes, MOST_BYTES where nothing is said.
+
+    Raises:
+        InputError: it is missing, or larger.
+    """
     if not file.is_file():
         raise InputError(f"{file} is missing: there is no such file")
-    if (size := file.stat().st_size) > MOST_BYTES:
-        raise InputError(f"{file} has {size} bytes: a vocabulary of at most {MOST_BYTES} is read")
+    if (size := file.stat().st_size) > (most := most or MOST_BYTES):
+        raise InputError(f"{file.name} has {size} bytes: at most {most} are read")
     return file.read_bytes()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgetok.errors import MissingPackage, SourceError
 from edgetok.files import sha256_of
 from edgetok.model import Captured, Origin
+from edgetok.text import library
 from edgetok.tokenizer.family import family_of
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
     preprocess = from_huggingface(folder, config, size=options.size, length=length)
     captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)
-    tokenizer = folder / "tokenizer.json"
-    captured.files = {tokenizer.name: tokenizer} if tokenizer.is_file() else {}
+    captured.files = library.files(folder)
     return captured
 
 

@@ -1,0 +1,187 @@
+"""SentencePiece and tiktoken files: what the libraries themselves say, through bundles, and hostile ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetok.errors import InputError
+from edgetok.text import library
+from edgetok.text.segmenter import detokenize, tokenize
+from tests.conftest import packaged
+
+sentencepiece = pytest.importorskip("sentencepiece")
+tiktoken = pytest.importorskip("tiktoken")
+
+Pair = tuple[library.TextTokenizer, Callable[[str], list[int]]]  # ours, and the library's own
+ODD = "👩‍👩‍👧‍👦 e\u0301 ﷽ ☃️ 日本語 مرحبا नमस्ते \u200b\ufeff\x00 <s> </s> <|endoftext|>   \t\r\n"
+GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as GPT-2 was published
+
+
+def corpus() -> str:
+    """4.5 MB: emoji, joined and with marks, and their names in 13 languages."""
+    folder = packaged("emoji", "unicode_codes")
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.json"))) + ODD
+
+
+def mistral() -> Path:
+    return packaged("mistral_common", "data/tokenizer.model.v1")
+
+
+def whisper(name: str) -> Path:
+    return packaged("whisper", f"assets/{name}.tiktoken")
+
+
+def saved(folder: Path, vocabulary: Path, name: str, **said: object) -> Path:
+    """A vocabulary, and the settings beside it."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(vocabulary, folder / name)
+    if said:
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return folder / name
+
+
+def reference(file: Path) -> tiktoken.Encoding:
+    """tiktoken with its own reader, and the pattern as it was published first."""
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, file.read_bytes().splitlines())}
+    return tiktoken.Encoding("gpt2", pat_str=GPT2, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+
+
+def test_sentencepiece_on_a_corpus(tmp_path: Path) -> None:
+    file = saved(tmp_path, mistral(), "tokenizer.model", tokenizer_class="LlamaTokenizer")
+    text, ours = corpus(), library.load(file)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(mistral()))
+    assert len(text.encode()) > 4_000_000 and ours.size == 32000
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text) and ours.decode(ids) == text
+
+
+def test_tiktoken_on_a_corpus(tmp_path: Path) -> None:
+    file = saved(tmp_path, whisper("gpt2"), "gpt2.tiktoken")
+    text, ours, theirs = corpus(), library.load(file), reference(whisper("gpt2"))
+    ids = ours.encode(text)
+    assert ids == theirs.encode_ordinary(text) and ours.decode(ids) == text
+    words = text[: 10**6] + ODD
+    vocabulary = ours.vocabulary()
+    assert tokenize(words, vocabulary, "merge-rank") == theirs.encode_ordinary(words)
+    assert detokenize(tokenize(words, vocabulary, "greedy"), vocabulary).decode() == words
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=60))
+def test_any_text_as_the_libraries_have_it(text: str, fuzzed: dict[str, Pair]) -> None:
+    for ours, theirs in fuzzed.values():
+        assert ours.encode(text) == theirs(text)
+    assert fuzzed["tiktoken"][0].decode(fuzzed["tiktoken"][0].encode(text)) == text
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    llama = saved(folder / "l", mistral(), "tokenizer.model", tokenizer_class="LlamaTokenizer")
+    return {
+        "sentencepiece": (
+            library.load(llama),
+            sentencepiece.SentencePieceProcessor(model_file=str(mistral())).encode,
+        ),
+        "tiktoken": (
+            library.load(saved(folder / "t", whisper("gpt2"), "gpt2.tiktoken")),
+            reference(whisper("gpt2")).encode_ordinary,
+        ),
+    }
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(True, False), (True, True), (False, False)])
+def test_what_stands_around_a_text(tmp_path: Path, begins: bool, ends: bool) -> None:
+    """As transformers reads the same folder; it cuts runs of spaces otherwise than sentencepiece itself."""
+    from transformers import AutoTokenizer
+
+    said = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": begins, "add_eos_token": ends}
+    file = saved(tmp_path, mistral(), "tokenizer.model", **said)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    theirs, texts = AutoTokenizer.from_pretrained(tmp_path), ["the river runs 👩‍👩", "a", "naïve e\u0301"]
+    rows = library.load(file).rows(texts, 64)
+    assert [row.ids for row in rows] == theirs(texts)["input_ids"]
+    shortened = library.load(file).rows(texts, 3)
+    assert shortened[0].ids == [1] * begins + rows[0].ids[begins : 3 - ends] + [2] * ends
+
+
+def test_a_tiktoken_file_with_settings(tmp_path: Path) -> None:
+    """Whisper's second vocabulary, a pattern of its own, and special tokens around a text."""
+    file = saved(
+        tmp_path, whisper("multilingual"), "tokenizer.model", pat_str=GPT2, add_bos_token=True, add_eos_token=True,
+        bos_token={"content": "<|s|>"}, eos_token="<|e|>",
+        added_tokens_decoder={"50257": {"content": "<|s|>", "special": True}, "50300": "<|e|>"},
+    )  # fmt: skip
+    ours, theirs = library.load(file), reference(whisper("multilingual"))
+    assert ours.rows(["a bridge", ""], 8)[0].ids == [50257, *theirs.encode_ordinary("a bridge"), 50300]
+    assert ours.rows([""], 8)[0].ids == [50257, 50300] and ours.size == 50301
+    assert ours.decode([50257, 64, 50300]) == "<|s|>a<|e|>"
+    with pytest.raises(InputError, match="tokenizer.model has no token of that id: 'Invalid token for decoding: 50299"):
+        ours.decode([50299])
+
+
+BYTES = [f"{base64.b64encode(bytes([value])).decode()} {value}" for value in range(256)]
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "told"),
+    [
+        (BYTES, {}, r'v.tiktoken needs the pattern of its pieces: write it as "pat_str" into tokenizer_config.json'),
+        (BYTES[1:], {"pat_str": "."}, "no token for the byte 0x00: there are texts it cannot spell"),
+        ([*BYTES, "YWE= 3"], {"pat_str": "."}, "line 257: a rank from 0 on is accepted once, not 3"),
+        ([*BYTES, "YWE= -3"], {"pat_str": "."}, "line 257: a rank from 0 on is accepted once, not -3"),
+        (BYTES, {"pat_str": "("}, r"cannot be read with the pattern '\(': "),
+        (BYTES, {"pat_str": "a"}, "the pattern 'a' passes over a part of the text"),
+        (BYTES, {"pat_str": 3}, "tokenizer_config.json: pat_str: Input should be a valid string"),
+        (BYTES, {"pat_str": ".", "added_tokens_decoder": {"7": "x"}}, "both have a token of the id 7"),
+        (BYTES, {"pat_str": ".", "add_bos_token": True, "bos_token": "<s>"}, "asks for the token '<s>' around a text"),
+    ],
+)
+def test_bad_tiktoken_folders(tmp_path: Path, content: list[str], said: dict[str, object], told: str) -> None:
+    (tmp_path / "vocabulary").write_text("\n".join(content))
+    with pytest.raises(InputError, match=told):
+        library.load(saved(tmp_path, tmp_path / "vocabulary", "v.tiktoken", **said)).encode("text")
+
+
+def test_bad_sentencepiece_folders(tmp_path: Path) -> None:
+    llama = {"tokenizer_class": "LlamaTokenizer"}
+    whole = mistral().read_bytes()
+    for content in (b"", b"\n", whole[:1000], whole[:-1], b"\x00" * 99, b"{}"):
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(InputError, match=r"^tokenizer.model is no SentencePiece model: [^\n]+$"):
+            library.load(saved(tmp_path, tmp_path / "bad", "tokenizer.model", **llama))
+    for said, told in (
+        ({}, "what stands around a text of spm.model is not known: tokenizer_config.json names no tokenizer_class"),
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, "names XLMRobertaTokenizer, and LlamaTokenizer, GemmaTokenizer"),
+        (llama | {"bos_token": "<bos>"}, "spm.model has no token of the beginning <bos>, and tokenizer_config.json"),
+    ):
+        file = saved(tmp_path / str(len(told)), mistral(), "spm.model", **said)
+        with pytest.raises(InputError, match=told):
+            library.load(file)
+    file = saved(tmp_path / "whole", mistral(), "spm.model", add_bos_token=False, add_eos_token=False)
+    with pytest.raises(InputError, match="holds a SentencePiece vocabulary: other ways of cutting are for byte-level"):
+        library.load(file).vocabulary()
+    (tmp_path / "whole" / "tokenizer_config.json").write_text("{")
+    with pytest.raises(InputError, match="tokenizer_config.json: the file: Invalid JSON"):
+        library.load(file)
+
+
+def test_which_file_is_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library.choose(["a.txt", "tokenizer.json", "b.model"]) == "tokenizer.json"
+    assert library.choose(["spiece.model", "x.json"]) == "spiece.model" and library.choose([".model", "x"]) is None
+    with pytest.raises(InputError, match="a.model, b.tiktoken are all vocabularies: keep one"):
+        library.choose(["b.tiktoken", "a.model"])
+    with pytest.raises(InputError, match=r"v.bin is no vocabulary: tokenizer.json, a SentencePiece .model and"):
+        library.load(saved(tmp_path, Path(__file__), "v.bin"))
+    monkeypatch.setattr("edgetok.text.vocabulary.MOST_BYTES", 9)
+    for name in ("v.model", "v.tiktoken", "v.json"):
+        with pytest.raises(InputError, match=rf"{name} has \d+ bytes: at most 9 are read"):
+            library.load(saved(tmp_path, mistral(), name, pat_str="."))
