@@ -7,12 +7,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetok import cli
+from edgetok.bundle import open_bundle
 from edgetok.errors import InputError
+from edgetok.inputs import load_inputs
 from edgetok.text import library
 from edgetok.text.segmenter import detokenize, tokenize
 from tests.conftest import packaged
@@ -185,3 +189,52 @@ def test_which_file_is_the_vocabulary(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("v.model", "v.tiktoken", "v.json"):
         with pytest.raises(InputError, match=rf"{name} has \d+ bytes: at most 9 are read"):
             library.load(saved(tmp_path, mistral(), name, pat_str="."))
+
+
+def llama(folder: Path) -> Path:
+    """A small Llama of seeded weights beside Mistral's real vocabulary."""
+    import transformers
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.LlamaModel(transformers.LlamaConfig(vocab_size=32000, **size)).save_pretrained(folder)
+    saved(folder, mistral(), "tokenizer.model", tokenizer_class="LlamaTokenizer", add_bos_token=True)
+    return folder
+
+
+def gpt2(folder: Path) -> Path:
+    """A small GPT-2 of seeded weights beside GPT-2's real vocabulary."""
+    import transformers
+
+    transformers.GPT2Model(transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2)).save_pretrained(folder)
+    saved(folder, whisper("gpt2"), "gpt2.tiktoken")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "carried", "ids"),
+    [
+        (llama, {"tokenizer.model", "tokenizer_config.json"}, [1, 741, 2245]),
+        pytest.param(gpt2, {"gpt2.tiktoken"}, [11246, 2420], marks=pytest.mark.more),
+    ],
+)
+def test_a_folder_becomes_a_bundle_that_reads_texts(
+    model: Callable[[Path], Path], carried: set[str], ids: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, notes, back = tmp_path / "bundle", tmp_path / "notes.txt", tmp_path / "back.txt"
+
+    def edgetok(*words: object) -> dict[str, Any]:
+        assert cli.main([*map(str, words), "--json"]) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    edgetok("export", model(tmp_path / "source"), "--length", 8, "-o", bundle)
+    assert carried <= {file.name for file in bundle.iterdir()}
+    edgetok("run", bundle, "--input", "some text")
+    given = {spec.name: spec for spec in open_bundle(bundle).manifest.inputs}
+    fed = load_inputs(["some text"], list(given.values()), bundle)
+    assert fed["input_ids"].tolist() == [ids + [0] * (8 - len(ids))]
+    assert fed["attention_mask"].sum() == len(ids)
+    notes.write_text(ODD, encoding="utf-8", newline="")
+    edgetok("tokenize", bundle, notes, "-o", tmp_path / "t.npz")
+    edgetok("detokenize", bundle, tmp_path / "t.npz", "-o", back)
+    assert back.read_bytes() == notes.read_bytes()
