@@ -67,7 +67,7 @@ def test_tokens_across_words(mode: str) -> None:
 
 
 def test_every_mode_is_tried() -> None:
-    assert sorted(MODES) == segmenter.names()
+    assert sorted([*MODES, "superwords"]) == segmenter.names()  # test_text_superwords.py
     with pytest.raises(UnknownName, match="no segmenter 'gredy': did you mean 'greedy'"):
         tokenize("a", golden(), "gredy")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from edgetok import discovery
@@ -20,11 +20,13 @@ class Segmenter:
         summary: one line.
         paper: title, link, section.
         segment: (bytes, vocabulary) -> ids; of no bytes none.
+        document: (pieces, vocabulary) -> ids, in place of `segment` for each piece, where tokens join pieces again.
     """
 
     summary: str
     paper: str
     segment: Callable[[bytes, Vocabulary], list[int]]
+    document: Callable[[Sequence[bytes], Vocabulary], list[int]] | None = None
 
 
 def names() -> list[str]:
@@ -53,9 +55,12 @@ def tokenize(text: str | bytes, vocabulary: Vocabulary, mode: str, *, whole: boo
     Returns:
         Ids; `detokenize` gives the text's bytes back, unless the vocabulary normalises it.
     """
-    segment = load(mode).segment
+    segmenter = load(mode)
+    segment = segmenter.segment
     if isinstance(text, bytes) or whole or vocabulary.pieces is None:
         return segment(text.encode() if isinstance(text, str) else text, vocabulary)
+    if segmenter.document is not None:
+        return segmenter.document(vocabulary.pieces(text), vocabulary)
     known: dict[bytes, list[int]] = {}
     ids: list[int] = []
     for piece in vocabulary.pieces(text):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from edgetok.errors import InputError
+from edgetok.errors import InputError, MissingPackage
 
 MOST_BYTES = 2**27  # of a file; those of published models have a few million
 
@@ -23,6 +23,8 @@ class Vocabulary:
         ids: of each token's bytes.
         merges: the rank of each pair of neighbours that BPE joins; None where a pair's rank is the id of what it makes.
         pieces: text -> the pieces that no token crosses; none are there where it is None.
+        deletions: of PickyBPE: the rank at which a token is taken apart again, in one order with `merges`.
+        supermerges: of BoundlessBPE: the rank at which two pieces of one token each are joined, in the same order.
         longest: bytes of the longest token.
         tokens: the bytes of each id.
     """
@@ -30,6 +32,8 @@ class Vocabulary:
     ids: Mapping[bytes, int]
     merges: Mapping[tuple[bytes, bytes], int] | None = None
     pieces: Callable[[str], list[bytes]] | None = None
+    deletions: Mapping[bytes, int] = field(default_factory=dict)
+    supermerges: Mapping[tuple[bytes, bytes], int] = field(default_factory=dict)
     longest: int = field(init=False)
     tokens: Mapping[int, bytes] = field(init=False)
 
@@ -51,6 +55,18 @@ class Vocabulary:
         if number is None:
             raise InputError(f"the vocabulary has no token for the byte 0x{value:02x}: it cannot spell this text")
         return number
+
+    def number(self, token: bytes) -> int:
+        """The id of a token that its merges made.
+
+        Raises:
+            InputError: the vocabulary has none: its merges make what it does not list.
+        """
+        if len(token) == 1:
+            return self.byte(token[0])
+        if token not in self.ids:
+            raise InputError(f"the vocabulary has no token {token!r}, which its merges make")
+        return self.ids[token]
 
 
 def from_tokenizer_json(file: Path) -> Vocabulary:
@@ -74,18 +90,50 @@ def from_tokenizer_json(file: Path) -> Vocabulary:
             "GPT-2, Llama 3 or Whisper"
         )
 
-    def of(token: str) -> bytes:
-        return bytes(alphabet[character] for character in token)
-
     pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
-    merges = {(of(left), of(right)): rank for rank, (left, right) in enumerate(pairs)}
+    merges = {(printed(left), printed(right)): rank for rank, (left, right) in enumerate(pairs)}
 
     def pieces(whole: str) -> list[bytes]:
         if tokenizer.normalizer is not None:
             whole = tokenizer.normalizer.normalize_str(whole)
-        return [of(piece) for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(whole)]
+        return [printed(piece) for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(whole)]
 
-    return Vocabulary({of(token): number for token, number in model["vocab"].items()}, merges, pieces)
+    return Vocabulary({printed(token): number for token, number in model["vocab"].items()}, merges, pieces)
+
+
+def printed(token: str) -> bytes:
+    """The bytes of a token in the printable characters of byte-level BPE.
+
+    Raises:
+        KeyError: a character that stands for no byte.
+    """
+    alphabet = _alphabet()
+    return bytes(alphabet[character] for character in token)
+
+
+def pieces_by(pattern: str) -> Callable[[str], list[bytes]]:
+    """What cuts a text by a pattern of the package regex, whose syntax is that of such vocabularies.
+
+    Raises:
+        MissingPackage: regex is not installed.
+        InputError: the pattern is none, or, when a text is cut, passes over a part of it.
+    """
+    try:
+        import regex
+    except ImportError:
+        raise MissingPackage("edgetok[text]", "a vocabulary whose pieces are told by a pattern") from None
+    try:
+        find: Callable[[str], list[str]] = regex.compile(pattern).findall
+    except regex.error as error:
+        raise InputError(f"{pattern!r} is no pattern of pieces: {error}") from None
+
+    def pieces(text: str) -> list[bytes]:
+        found = find(text)
+        if "".join(found) != text:
+            raise InputError(f"the pattern {pattern!r} passes over a part of the text")
+        return [piece.encode() for piece in found]
+
+    return pieces
 
 
 def from_tiktoken(file: Path, pieces: Callable[[str], list[bytes]] | None = None) -> Vocabulary:

@@ -100,7 +100,7 @@ def _line(error: Exception) -> str:
 
 
 def _reads(name: str, head: bytes) -> bool:
-    return name.endswith(".model") and not head[:1].isalnum()  # Llama 3's tokenizer.model is tiktoken's
+    return name.endswith(".model") and not head[:1].isalnum()  # a letter begins what tiktoken and BoundlessBPE write
 
 
 LIBRARY = Library("a SentencePiece .model, by sentencepiece", _reads, SentencePiece)

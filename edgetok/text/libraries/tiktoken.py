@@ -6,7 +6,8 @@ encoding which the file is named after; the patterns are those that tiktoken pub
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from edgetok.errors import InputError, MissingPackage
 from edgetok.text import settings
 from edgetok.text.library import SETTINGS, Library, Row, TextTokenizer
-from edgetok.text.vocabulary import Vocabulary, from_tiktoken
+from edgetok.text.vocabulary import Vocabulary, from_tiktoken, pieces_by
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K = (
@@ -82,10 +83,7 @@ class Tiktoken(TextTokenizer):
 
     def vocabulary(self) -> Vocabulary:
         """Its pieces are cut by the pattern, as read by the package regex."""
-        import regex
-
-        find: Callable[[str], list[str]] = regex.compile(self.pattern).findall
-        return from_tiktoken(self.file, lambda text: [piece.encode() for piece in find(text)])
+        return from_tiktoken(self.file, pieces_by(self.pattern))
 
 
 def _pattern(file: Path, said: settings.Settings) -> tuple[str, dict[str, int]]:
@@ -129,8 +127,11 @@ def _panics(what: str) -> Iterator[None]:
         raise
 
 
+_LINE = re.compile(rb"[A-Za-z0-9+/=]+ \d+\s")  # Llama 3 calls such a file tokenizer.model
+
+
 def _reads(name: str, head: bytes) -> bool:
-    return name.endswith(".tiktoken") or (name.endswith(".model") and head[:1].isalnum())  # as Llama 3 calls it
+    return name.endswith(".tiktoken") or (name.endswith(".model") and _LINE.match(head) is not None)
 
 
 LIBRARY = Library("a .tiktoken file, by tiktoken", _reads, Tiktoken)

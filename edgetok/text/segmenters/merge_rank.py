@@ -45,8 +45,7 @@ def segment(piece: bytes, vocabulary: Vocabulary) -> list[int]:
         after[right] = -1
         offer(before[left])
         offer(left)
-    found = (part for part in parts if part is not None)
-    return [vocabulary.ids[part] if len(part) > 1 else vocabulary.byte(part[0]) for part in found]
+    return [vocabulary.number(part) for part in parts if part is not None]
 
 
 PAPER = "Byte-pair encoding, https://arxiv.org/abs/1508.07909, section 3.2"
