@@ -12,13 +12,15 @@ tokens become single bytes, as in the paper (the code's `blowup`).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from edgetok.errors import InputError
 from edgetok.text.segmenter import Segmenter
 from edgetok.text.vocabulary import Vocabulary
+
+_NEVER = float("inf")
 
 
 class _Word(NamedTuple):
@@ -33,14 +35,9 @@ def document(pieces: Sequence[bytes], vocabulary: Vocabulary) -> list[int]:
     """Words -> ids."""
     if not vocabulary.supermerges:
         raise InputError("superwords are for vocabularies that join words, as BoundlessBPE's do: this one joins none")
-    made: dict[tuple[bytes, int], _Word] = {}
-
-    def made_by(text: bytes, joined: int = -1) -> _Word:
-        if (text, joined) not in made:
-            made[text, joined] = _alone(text, vocabulary, joined)
-        return made[text, joined]
-
-    words: list[_Word | None] = [made_by(piece) for piece in pieces if piece]
+    rules = vocabulary.supermerges
+    alone = {piece: _alone(piece, vocabulary, -1) for piece in dict.fromkeys(pieces)}
+    words: list[_Word | None] = [alone[piece] for piece in pieces]
     after, before = [*range(1, len(words)), -1], [*range(-1, len(words) - 1)]
     waiting: list[tuple[int, int, bytes, bytes]] = []
 
@@ -50,19 +47,24 @@ def document(pieces: Sequence[bytes], vocabulary: Vocabulary) -> list[int]:
             return
         first, second = words[left], words[right]
         assert first is not None and second is not None
-        rule = vocabulary.supermerges.get((first.text, second.text))
-        if rule is not None and rule > limit and _is_single(first, rule) and _is_single(second, rule):
+        rule = rules.get((first.text, second.text), -1)
+        if rule > limit and _is_single(first, rule) and _is_single(second, rule):
             heapq.heappush(waiting, (rule, left, first.text, second.text))
 
-    for left in range(len(words) - 1):
-        offer(left, -1)
+    for left, pair in enumerate(pairwise(pieces)):
+        if pair in rules:
+            offer(left, -1)
+    joined: dict[tuple[bytes, int], _Word] = {}
     while waiting:
         rule, left, one, other = heapq.heappop(waiting)
         right, first = after[left], words[left]
         second = words[right] if right >= 0 else None
-        if first is None or second is None or (first.text, second.text) != (one, other):
+        if first is None or second is None or first.text != one or second.text != other:
             continue
-        words[left], words[right] = made_by(one + other, rule), None
+        both = one + other, rule
+        if both not in joined:
+            joined[both] = _alone(one + other, vocabulary, rule)
+        words[left], words[right] = joined[both], None
         after[left], after[right] = after[right], -1
         if after[left] >= 0:
             before[after[left]] = left
@@ -80,52 +82,44 @@ def _alone(text: bytes, vocabulary: Vocabulary, joined: int) -> _Word:
 
     A token is known by the place of its first byte, so that places stay in order when tokens fall apart.
     """
+    if joined >= 0 and text not in vocabulary.deletions:
+        return _Word(text, [vocabulary.number(text)], [(joined, _NEVER)])
     tokens = {0: text} if joined >= 0 else {place: text[place : place + 1] for place in range(len(text))}
     starts = {place + len(token): place for place, token in tokens.items()}  # of the token that ends there
+    single: list[tuple[int, float]] = [(joined, _NEVER)] if len(tokens) == 1 else []
     waiting: list[tuple[int, int, bytes, bytes]] = []
-    push = partial(_push, tokens=tokens, vocabulary=vocabulary, waiting=waiting)
-    for place in tokens:
-        push(place, joined)
-    single: list[tuple[int, float]] = [(joined, float("inf"))] if len(tokens) == 1 else []
+
+    def push(places: Iterable[int], limit: int) -> None:
+        """Queue what the rules behind `limit` do to tokens, and to each and the next."""
+        for place in places:
+            left = tokens[place]
+            rule = vocabulary.deletions.get(left, -1)
+            if rule > limit:
+                heapq.heappush(waiting, (rule, place, left, b""))
+            right = tokens.get(place + len(left))
+            rank = None if right is None else vocabulary.rank(left, right)
+            if right is not None and rank is not None and rank > limit:
+                heapq.heappush(waiting, (rank, place, left, right))
+
+    push(tokens, joined)
     while waiting:
         rule, place, left, right = heapq.heappop(waiting)
         if tokens.get(place) != left or (right and tokens.get(place + len(left)) != right):
             continue
+        first = starts[place] if place else 0  # of the neighbour
         if right:
             del tokens[place + len(left)]
-            tokens[place] = left + right
-            starts[place + len(left) + len(right)] = place
-            changed = [place]
+            tokens[place], starts[place + len(left) + len(right)] = left + right, place
+            push({first, place}, rule)
             if len(tokens) == 1:
-                single.append((rule, float("inf")))
+                single.append((rule, _NEVER))
         else:
             if len(tokens) == 1:
                 single[-1] = (single[-1][0], rule)
-            changed = list(range(place, place + len(left)))
-            for byte in changed:
+            for byte in range(place, place + len(left)):
                 tokens[byte], starts[byte + 1] = text[byte : byte + 1], byte
-        for each in (starts[changed[0]], *changed) if changed[0] else changed:
-            push(each, rule)
+            push({first, *range(place, place + len(left))}, rule)
     return _Word(text, [vocabulary.number(token) for _, token in sorted(tokens.items())], single)
-
-
-def _push(
-    place: int,
-    limit: int,
-    *,
-    tokens: dict[int, bytes],
-    vocabulary: Vocabulary,
-    waiting: list[tuple[int, int, bytes, bytes]],
-) -> None:
-    """Queue what the rules behind `limit` do to a token, and to it and the next."""
-    left = tokens[place]
-    right = tokens.get(place + len(left))
-    deleted = vocabulary.deletions.get(left, -1)
-    if deleted > limit:
-        heapq.heappush(waiting, (deleted, place, left, b""))
-    rank = None if right is None else vocabulary.rank(left, right)
-    if right is not None and rank is not None and rank > limit:
-        heapq.heappush(waiting, (rank, place, left, right))
 
 
 def segment(piece: bytes, vocabulary: Vocabulary) -> list[int]:
