@@ -67,7 +67,7 @@ def test_tokens_across_words(mode: str) -> None:
 
 
 def test_every_mode_is_tried() -> None:
-    assert sorted([*MODES, "superwords"]) == segmenter.names()  # test_text_superwords.py
+    assert sorted([*MODES, "scripts", "superwords"]) == segmenter.names()  # these have files of their own
     with pytest.raises(UnknownName, match="no segmenter 'gredy': did you mean 'greedy'"):
         tokenize("a", golden(), "gredy")
 

@@ -21,12 +21,14 @@ class Segmenter:
         paper: title, link, section.
         segment: (bytes, vocabulary) -> ids; of no bytes none.
         document: (pieces, vocabulary) -> ids, in place of `segment` for each piece, where tokens join pieces again.
+        pieces: text -> pieces, in place of the vocabulary's own.
     """
 
     summary: str
     paper: str
     segment: Callable[[bytes, Vocabulary], list[int]]
     document: Callable[[Sequence[bytes], Vocabulary], list[int]] | None = None
+    pieces: Callable[[str], list[bytes]] | None = None
 
 
 def names() -> list[str]:
@@ -56,16 +58,16 @@ def tokenize(text: str | bytes, vocabulary: Vocabulary, mode: str, *, whole: boo
         Ids; `detokenize` gives the text's bytes back, unless the vocabulary normalises it.
     """
     segmenter = load(mode)
-    segment = segmenter.segment
-    if isinstance(text, bytes) or whole or vocabulary.pieces is None:
-        return segment(text.encode() if isinstance(text, str) else text, vocabulary)
+    cut = segmenter.pieces or vocabulary.pieces
+    if isinstance(text, bytes) or whole or cut is None:
+        return segmenter.segment(text.encode() if isinstance(text, str) else text, vocabulary)
     if segmenter.document is not None:
-        return segmenter.document(vocabulary.pieces(text), vocabulary)
+        return segmenter.document(cut(text), vocabulary)
     known: dict[bytes, list[int]] = {}
     ids: list[int] = []
-    for piece in vocabulary.pieces(text):
+    for piece in cut(text):
         if piece not in known:
-            known[piece] = segment(piece, vocabulary)
+            known[piece] = segmenter.segment(piece, vocabulary)
         ids += known[piece]
     return ids
 

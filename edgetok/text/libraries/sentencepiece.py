@@ -100,7 +100,7 @@ def _line(error: Exception) -> str:
 
 
 def _reads(name: str, head: bytes) -> bool:
-    return name.endswith(".model") and not head[:1].isalnum()  # a letter begins what tiktoken and BoundlessBPE write
+    return name.endswith(".model") and not head[:1].isalnum() and head[:1] != b"{"  # others of that name are texts
 
 
 LIBRARY = Library("a SentencePiece .model, by sentencepiece", _reads, SentencePiece)
