@@ -33,6 +33,7 @@ MODES = {
     "fewest": ("pathpiece_longest_pretok", False),
     "longest-first": ("lbpe_pretok_INFERRED", False),
 }
+OTHERS = ("multi-word", "scaffold", "scripts", "superwords")  # in test_text_scripts.py and so on
 WHOLE = {"greedy": "greedy_prefix_nopretok", "fewest": "pathpiece_longest_nopretok"}
 
 
@@ -67,7 +68,7 @@ def test_tokens_across_words(mode: str) -> None:
 
 
 def test_every_mode_is_tried() -> None:
-    assert sorted([*MODES, "scripts", "superwords"]) == segmenter.names()  # these have files of their own
+    assert sorted([*MODES, *OTHERS]) == segmenter.names()
     with pytest.raises(UnknownName, match="no segmenter 'gredy': did you mean 'greedy'"):
         tokenize("a", golden(), "gredy")
 

@@ -43,8 +43,10 @@ def kind_of(character: str) -> Kind:
 
     if character in _CHANGED:
         return Kind(*_CHANGED[character])
-    category = unicodedata.category(character)[0]
-    return Kind(script(character), {"P": "PS", "S": "PS", "L": "LM", "M": "LM"}.get(category, category))
+    written, category = script(character), unicodedata.category(character)
+    if category == "Cn" and written != "Zzzz":  # newer than this Python: an emoji, or a letter of a script
+        category = "So" if written == "Zyyy" else "Lo"
+    return Kind(written, {"P": "PS", "S": "PS", "L": "LM", "M": "LM"}.get(category[0], category[0]))
 
 
 def takes_space(kind: Kind) -> bool:

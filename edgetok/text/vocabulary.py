@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,8 @@ class Vocabulary:
         pieces: text -> the pieces that no token crosses; none are there where it is None.
         deletions: of PickyBPE: the rank at which a token is taken apart again, in one order with `merges`.
         supermerges: of BoundlessBPE: the rank at which two pieces of one token each are joined, in the same order.
+        scaffolds: of Scaffold-BPE: tokens that only help to make others.
+        expressions: the ids of several pieces that are one token; these are not in `ids`.
         longest: bytes of the longest token.
         tokens: the bytes of each id.
     """
@@ -34,12 +36,16 @@ class Vocabulary:
     pieces: Callable[[str], list[bytes]] | None = None
     deletions: Mapping[bytes, int] = field(default_factory=dict)
     supermerges: Mapping[tuple[bytes, bytes], int] = field(default_factory=dict)
+    scaffolds: Collection[bytes] = frozenset()
+    expressions: Mapping[tuple[bytes, ...], int] = field(default_factory=dict)
     longest: int = field(init=False)
     tokens: Mapping[int, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "longest", max(map(len, self.ids), default=0))
-        object.__setattr__(self, "tokens", {number: token for token, number in self.ids.items()})
+        tokens = {number: token for token, number in self.ids.items()}
+        tokens |= {number: b"".join(words) for words, number in self.expressions.items()}
+        object.__setattr__(self, "tokens", tokens)
 
     def rank(self, left: bytes, right: bytes) -> int | None:
         """When BPE joins two neighbours: the lowest first; None for never."""
@@ -77,14 +83,16 @@ def from_tokenizer_json(file: Path) -> Vocabulary:
     """
     from tokenizers import Tokenizer
 
-    text = read(file).decode("utf-8", errors="strict")
+    raw = read(file)
     try:
+        text = raw.decode()
         content, tokenizer = json.loads(text), Tokenizer.from_str(text)
         model = content["model"]
     except Exception as error:  # tokenizers raises nothing more precise
         raise InputError(f"{file.name} is no tokenizer.json: {error}") from error
-    kind, alphabet = model.get("type"), _alphabet()
-    if kind != "BPE" or any(character not in alphabet for token in model["vocab"] for character in token):
+    kind, alphabet, cut = model.get("type"), _alphabet(), tokenizer.pre_tokenizer
+    others = any(character not in alphabet for token in model["vocab"] for character in token)
+    if kind != "BPE" or others or "ByteLevel" not in str(cut):
         raise InputError(
             f"{file.name} holds a {kind or 'nameless'} vocabulary: other ways of cutting are for byte-level BPE, as in "
             "GPT-2, Llama 3 or Whisper"
@@ -96,9 +104,12 @@ def from_tokenizer_json(file: Path) -> Vocabulary:
     def pieces(whole: str) -> list[bytes]:
         if tokenizer.normalizer is not None:
             whole = tokenizer.normalizer.normalize_str(whole)
-        return [printed(piece) for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(whole)]
+        return [printed(piece) for piece, _ in cut.pre_tokenize_str(whole)]
 
-    return Vocabulary({printed(token): number for token, number in model["vocab"].items()}, merges, pieces)
+    ids = {printed(token): number for token, number in model["vocab"].items()}
+    added = [token for token in content.get("added_tokens") or () if not token["special"]]
+    expressions = {tuple(pieces(token["content"])): token["id"] for token in added}
+    return Vocabulary(ids, merges, pieces, expressions={words: ids for words, ids in expressions.items() if words[1:]})
 
 
 def printed(token: str) -> bytes:

@@ -11,16 +11,21 @@ from edgetok.text.segmenter import Segmenter
 from edgetok.text.vocabulary import Vocabulary
 
 
-def segment(piece: bytes, vocabulary: Vocabulary) -> list[int]:
-    """bytes -> ids"""
-    if (whole := vocabulary.ids.get(piece)) is not None and vocabulary.merges is None:
-        return [whole]
+def tokens(piece: bytes, vocabulary: Vocabulary) -> list[bytes]:
+    """bytes -> the tokens' bytes"""
+    if vocabulary.merges is None and piece in vocabulary.ids:
+        return [piece]
 
     def rule(left: bytes, right: bytes) -> tuple[int, bytes] | None:
         rank = vocabulary.rank(left, right)
         return None if rank is None else (rank, left + right)
 
-    return [vocabulary.number(token) for token in merge([piece[i : i + 1] for i in range(len(piece))], rule)]
+    return merge([piece[i : i + 1] for i in range(len(piece))], rule)
+
+
+def segment(piece: bytes, vocabulary: Vocabulary) -> list[int]:
+    """bytes -> ids"""
+    return [vocabulary.number(token) for token in tokens(piece, vocabulary)]
 
 
 PAPER = "Byte-pair encoding, https://arxiv.org/abs/1508.07909, section 3.2"
