@@ -15,6 +15,7 @@ from edgetok.errors import InputError
 from edgetok.text import library
 from edgetok.text.segmenter import detokenize, tokenize
 from edgetok.text.vocabulary import Vocabulary
+from tests.conftest import packaged
 
 pytest.importorskip("regex")
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "tokenizers" / "text_boundlessbpe.json").read_text())
@@ -67,6 +68,17 @@ def test_the_published_codes_ids(model: library.TextTokenizer) -> None:
 @given(words=st.lists(st.sampled_from(sorted(GOLDEN["strings"][-1].split(" "))), max_size=30), odd=st.text(max_size=9))
 def test_any_text_as_the_rules_have_it(words: list[str], odd: str, model: library.TextTokenizer) -> None:
     text = " ".join([*words, odd, *words])
+    ids = model.encode(text)
+    assert ids == by_rules(text, model.vocabulary()) and model.decode(ids) == text
+
+
+@pytest.mark.more
+def test_a_corpus_as_the_rules_have_it(model: library.TextTokenizer) -> None:
+    """A page of each language and of documentation; the published code takes 100 s a megabyte."""
+    files = sorted(packaged("emoji", "unicode_codes").glob("*.json"))
+    pages = [*(file.read_text(encoding="utf-8") for file in files), *pydoc_data.topics.topics.values()]
+    text = "".join(page[:700] for page in pages)
+    assert len(text) > 50_000
     ids = model.encode(text)
     assert ids == by_rules(text, model.vocabulary()) and model.decode(ids) == text
 
