@@ -79,9 +79,11 @@ class TextPreprocess(FilePreprocess):
         rows = load(folder / self.tokenizer).rows(texts, self.length)
         out = np.full((len(rows), self.length), self.pad_id if self.yields == "input_ids" else 0, dtype=np.int64)
         for to, row in zip(out, rows, strict=True):
-            values = {"input_ids": row.ids, "attention_mask": 1, "token_type_ids": row.type_ids}[self.yields]
-            start = 0 if self.pad_side == "right" else self.length - len(row.ids)
-            to[start : start + len(row.ids)] = values
+            count = len(row.ids)
+            start = 0 if self.pad_side == "right" else self.length - count
+            mask = [1] * count
+            values = {"input_ids": row.ids, "attention_mask": mask, "token_type_ids": row.type_ids}
+            to[start : start + count] = values[self.yields]
         return out
 
 
