@@ -30,9 +30,9 @@ GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(
 
 
 def corpus() -> str:
-    """4.5 MB: emoji, joined and with marks, and their names in 13 languages."""
+    """More than a megabyte: emoji, joined and with marks, and their names in 13 languages."""
     folder = packaged("emoji", "unicode_codes")
-    return "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.json"))) + ODD
+    return "".join(file.read_text(encoding="utf-8")[:80_000] for file in sorted(folder.glob("*.json"))) + ODD
 
 
 def mistral() -> Path:
@@ -62,7 +62,7 @@ def test_sentencepiece_on_a_corpus(tmp_path: Path) -> None:
     file = saved(tmp_path, mistral(), "tokenizer.model", tokenizer_class="LlamaTokenizer")
     text, ours = corpus(), library.load(file)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(mistral()))
-    assert len(text.encode()) > 4_000_000 and ours.size == 32000
+    assert len(text.encode()) > 1_000_000 and ours.size == 32000
     ids = ours.encode(text)
     assert ids == theirs.encode(text) and ours.decode(ids) == text
 
@@ -72,10 +72,10 @@ def test_tiktoken_on_a_corpus(tmp_path: Path) -> None:
     text, ours, theirs = corpus(), library.load(file), reference(whisper("gpt2"))
     ids = ours.encode(text)
     assert ids == theirs.encode_ordinary(text) and ours.decode(ids) == text
-    words = text[: 10**6] + ODD
     vocabulary = ours.vocabulary()
-    assert tokenize(words, vocabulary, "merge-rank") == theirs.encode_ordinary(words)
-    assert detokenize(tokenize(words, vocabulary, "greedy"), vocabulary).decode() == words
+    text = text[-100_000:]
+    assert tokenize(text, vocabulary, "merge-rank") == theirs.encode_ordinary(text)
+    assert detokenize(tokenize(text, vocabulary, "greedy"), vocabulary).decode() == text
 
 
 @settings(max_examples=60, deadline=None)
@@ -158,7 +158,7 @@ def test_bad_tiktoken_folders(tmp_path: Path, content: list[str], said: dict[str
 def test_bad_sentencepiece_folders(tmp_path: Path) -> None:
     llama = {"tokenizer_class": "LlamaTokenizer"}
     whole = mistral().read_bytes()
-    for content in (b"", b"\n", whole[:1000], whole[:-1], b"\x00" * 99, b"{}"):
+    for content in (b"", b"\n", whole[:1000], whole[:-1], b"\x00" * 99):
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(InputError, match=r"^tokenizer.model is no SentencePiece model: [^\n]+$"):
             library.load(saved(tmp_path, tmp_path / "bad", "tokenizer.model", **llama))
@@ -185,6 +185,9 @@ def test_which_file_is_the_vocabulary(tmp_path: Path, monkeypatch: pytest.Monkey
         library.choose(["b.tiktoken", "a.model"])
     with pytest.raises(InputError, match=r"v.bin is no vocabulary: tokenizer.json, a SentencePiece .model and"):
         library.load(saved(tmp_path, Path(__file__), "v.bin"))
+    (tmp_path / "text").write_text("{}")
+    with pytest.raises(InputError, match="v.model is no vocabulary"):
+        library.load(saved(tmp_path, tmp_path / "text", "v.model"))
     monkeypatch.setattr("edgetok.text.vocabulary.MOST_BYTES", 9)
     for name in ("v.model", "v.tiktoken", "v.json"):
         with pytest.raises(InputError, match=rf"{name} has \d+ bytes: at most 9 are read"):
