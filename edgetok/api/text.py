@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok.bundle import Bundle, open_bundle
-from edgetok.errors import InputError, UsageError
+from edgetok.errors import InputError, OutputError, UsageError
 from edgetok.text import library
 
 if TYPE_CHECKING:
@@ -52,6 +53,43 @@ def detokenize_text(bundle: str | Path, tokens: Tokens) -> str:
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
         raise InputError(f"ids of shape {ids.shape}, {ids.min()} to {ids.max()}: a row of 0 to {size - 1} is accepted")
     return tokenizer.decode(ids[0].tolist())
+
+
+def text_graph(bundle: str | Path, out: Path, texts: Sequence[str] = ()) -> int:
+    """Write a graph from a text to the bundle's inputs, for runtimes with the operators of onnxruntime-extensions.
+
+    Args:
+        bundle: of a model that reads text.
+        out: the .onnx file.
+        texts: what it is checked with, beside `edgetok.text.in_graph.TEXTS`.
+
+    Returns:
+        How many texts it was checked with.
+
+    Raises:
+        UsageError: the bundle has no vocabulary, or the file is there.
+        Refusal: no operator cuts as the vocabulary does.
+        MissingPackage: onnxruntime-extensions is not installed.
+    """
+    import onnx
+
+    from edgetok.preprocess import TextPreprocess
+    from edgetok.text.in_graph import TEXTS, build, check
+
+    opened, tokenizer = _opened(bundle)
+    if out.exists():
+        raise UsageError(f"{out} exists: give another name")
+    kinds = {spec.name: spec.preprocess for spec in opened.manifest.inputs}
+    wanted = {name: kind for name, kind in kinds.items() if isinstance(kind, TextPreprocess)}
+    if not wanted:
+        raise UsageError(f"{bundle} has no input that is made of a text")
+    model, against = build(tokenizer, wanted), [*TEXTS, *(text for text in texts if text)]
+    check(model, tokenizer, against, wanted)
+    try:
+        onnx.save(model, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    return len(against)
 
 
 def has_vocabulary(bundle: Bundle) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from edgetok.errors import InputError
 from edgetok.preprocess.base import FilePreprocess, Medium
-from edgetok.text.library import load
+from edgetok.text.library import Row, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,9 +74,12 @@ class TextPreprocess(FilePreprocess):
 
     def encode(self, texts: list[str], folder: Path) -> "np.ndarray":
         """Encode texts to (batch, length) int64."""
+        return self.padded(load(folder / self.tokenizer).rows(texts, self.length))
+
+    def padded(self, rows: Sequence[Row]) -> "np.ndarray":
+        """What it yields of texts of at most `length` tokens: (batch, length) int64."""
         import numpy as np
 
-        rows = load(folder / self.tokenizer).rows(texts, self.length)
         out = np.full((len(rows), self.length), self.pad_id if self.yields == "input_ids" else 0, dtype=np.int64)
         for to, row in zip(out, rows, strict=True):
             count = len(row.ids)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgetok import discovery
-from edgetok.errors import InputError
+from edgetok.errors import InputError, Refusal
 
 if TYPE_CHECKING:
+    from edgetok.text.in_graph import Operator
     from edgetok.text.vocabulary import Vocabulary
 
 PACKAGE = "edgetok.text.libraries"
@@ -69,6 +70,16 @@ class TextTokenizer(ABC):
         Raises:
             InputError: its tokens are no plain bytes.
         """
+
+    def operator(self) -> Operator:
+        """What cuts texts in the same way inside of a graph.
+
+        Raises:
+            Refusal: no operator of onnxruntime-extensions does.
+        """
+        raise Refusal(
+            f"no operator of onnxruntime-extensions cuts as {type(self).__name__}", way_out="tokenize on the host"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgetok.errors import InputError, MissingPackage
 from edgetok.text import settings
 from edgetok.text.library import SETTINGS, Library, Row, TextTokenizer
 from edgetok.text.vocabulary import Vocabulary, read
+
+if TYPE_CHECKING:
+    from edgetok.text.in_graph import Operator
 
 # Whether transformers puts the beginning before a text, and the end behind it.
 _AROUND = {
@@ -31,7 +35,7 @@ class SentencePiece(TextTokenizer):
         except ImportError:
             raise MissingPackage("edgetok[text]", f"reading {file.name}") from None
         content = read(file)
-        self.name = file.name
+        self.file, self.name = file, file.name
         self.processor = SentencePieceProcessor()
         try:
             self.processor.LoadFromSerializedProto(content)
@@ -86,6 +90,16 @@ class SentencePiece(TextTokenizer):
         free = max(0, length - len(self.before) - len(self.behind))
         rows = [[*self.before, *self.encode(text)[:free], *self.behind][:length] for text in texts]
         return [Row(row, [0] * len(row)) for row in rows]
+
+    def operator(self) -> Operator:
+        """The same library, inside of onnxruntime-extensions."""
+        import numpy as np
+        import onnx_ir as ir
+
+        from edgetok.text.in_graph import Operator
+
+        best, off = (np.zeros(1, np.int64), np.zeros(1, np.float32)), np.zeros(1, np.bool_)
+        return Operator("SentencepieceTokenizer", {"model": read(self.file)}, (*best, off, off, off), ir.DataType.INT32)
 
     def vocabulary(self) -> Vocabulary:
         """None: pieces are characters with scores."""
