@@ -6,9 +6,13 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,6 +198,15 @@ def test_which_file_is_the_vocabulary(tmp_path: Path, monkeypatch: pytest.Monkey
             library.load(saved(tmp_path, mistral(), name, pat_str="."))
 
 
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """With the operators of onnxruntime-extensions."""
+    from onnxruntime_extensions import get_library_path
+
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(get_library_path())
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
 def llama(folder: Path) -> Path:
     """A small Llama of seeded weights beside Mistral's real vocabulary."""
     import transformers
@@ -241,3 +254,11 @@ def test_a_folder_becomes_a_bundle_that_reads_texts(
     edgetok("tokenize", bundle, notes, "-o", tmp_path / "t.npz")
     edgetok("detokenize", bundle, tmp_path / "t.npz", "-o", back)
     assert back.read_bytes() == notes.read_bytes()
+    if carried == {"gpt2.tiktoken"} or not find_spec("onnxruntime_extensions"):
+        return
+    graph = tmp_path / "text.onnx"
+    assert edgetok("text-graph", bundle, "-o", graph, "--check", notes)["texts"] == 14
+    (row,) = session(onnx.load(graph)).run(["input_ids"], {"text": np.array(["some text"], object)})
+    np.testing.assert_array_equal(row, fed["input_ids"])
+    assert cli.main(["text-graph", str(bundle), "-o", str(graph)]) == 2
+    assert "text.onnx exists: give another name" in capsys.readouterr().err.replace("\n", "")
