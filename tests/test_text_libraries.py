@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import shutil
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +21,8 @@ from hypothesis import strategies as st
 
 from edgetok import cli
 from edgetok.bundle import open_bundle
-from edgetok.errors import InputError
+from edgetok.errors import InputError, MissingPackage
+from edgetok.exporters.sources import capture
 from edgetok.inputs import load_inputs
 from edgetok.text import library
 from edgetok.text.segmenter import detokenize, tokenize
@@ -180,6 +183,40 @@ def test_bad_sentencepiece_folders(tmp_path: Path) -> None:
     (tmp_path / "whole" / "tokenizer_config.json").write_text("{")
     with pytest.raises(InputError, match="tokenizer_config.json: the file: Invalid JSON"):
         library.load(file)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_files_are_refused_or_read(tmp_path: Path, seed: int) -> None:
+    """Bytes changed anywhere: never another error, and what is read cuts a text."""
+    drawn = random.Random(seed)
+    golden = Path(__file__).parent / "golden" / "tokenizers" / "text_boundlessbpe.json"
+    whole = [mistral().read_bytes(), "\n".join(BYTES).encode(), json.loads(golden.read_text())["model"].encode()]
+    for content in map(bytearray, whole):
+        for _ in range(drawn.choice([1, 3, 20])):
+            content[drawn.choice([drawn.randrange(len(content)), drawn.randrange(200)])] = drawn.randrange(256)
+        (tmp_path / "bad").write_bytes(content)
+        try:
+            read = library.load(saved(tmp_path, tmp_path / "bad", "v.model", pat_str=".", add_bos_token=False,
+                                      add_eos_token=False))  # fmt: skip
+            ids = read.encode("Hello wörld, 👩")
+        except InputError:
+            continue
+        assert max(ids, default=0) < read.size
+
+
+def test_libraries_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, file in (("sentencepiece", mistral()), ("tiktoken", whisper("gpt2"))):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingPackage, match=r"reading v.model needs 'edgetok\[text\]': pip install"):
+            library.load(saved(tmp_path, file, "v.model", add_bos_token=False, add_eos_token=False))
+
+
+def test_a_vocabulary_that_cannot_be_read_is_told_first(tmp_path: Path) -> None:
+    saved(tmp_path, mistral(), "sentencepiece.bpe.model", tokenizer_class="XLMRobertaTokenizer")
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(InputError, match="names XLMRobertaTokenizer, and LlamaTokenizer, GemmaTokenizer, T5Tokenizer"):
+        capture(str(tmp_path))
 
 
 def test_which_file_is_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     """Load the folder's model with transformers, in fp32, and export it.
 
     Raises:
+        InputError: a vocabulary that cannot be read.
         SourceError: no config.json, pickled weights only, remote code, or an architecture that transformers lacks.
     """
     config = _read_config(folder)
@@ -37,6 +38,9 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     from edgetok.exporters.sources.tokenizer import capture_tokenizer
     from edgetok.preprocess.huggingface import from_huggingface
 
+    files = library.files(folder)
+    if files:
+        library.load(next(iter(files.values())))  # a vocabulary that cannot be read is told before minutes of export
     model = _load(folder, config, transformers)
     origin = Origin(
         kind="huggingface",
@@ -50,7 +54,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
     preprocess = from_huggingface(folder, config, size=options.size, length=length)
     captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)
-    captured.files = library.files(folder)
+    captured.files = files
     return captured
 
 
