@@ -1,6 +1,6 @@
 """Bundles: the one folder that goes to the device.
 
-    model.onnx  [model.onnx.data]  [tokenizer.json]  manifest.json  samples/{inputs,original,expected}.safetensors
+    model.onnx  [model.onnx.data]  [a vocabulary]  manifest.json  samples/{inputs,original,expected}.safetensors
 
 A bundle appears all at once or not at all: it is written into a neighbour folder `.NAME.tmp-XXXX`, verified, and
 renamed. The same graph, manifest and samples give the same bytes.

@@ -20,14 +20,15 @@ from edgetok.tokenizer.description import Description
 
 SCHEMA_VERSION: Final = 1
 FILES = re.compile(
-    r"model\.onnx|model\.onnx\.data|(en|de)code(_stream)?\.onnx|tokenizer\.json|samples/[a-z]+\.safetensors"
+    r"model\.onnx|model\.onnx\.data|(en|de)code(_stream)?\.onnx|tokenizer(_config)?\.json"
+    r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(model|tiktoken)|samples/[a-z]+\.safetensors"
 )  # leaves no way out of the folder
 
 
 def _file_name(name: str) -> str:
     if not FILES.fullmatch(name):
         graphs = "model.onnx, model.onnx.data, encode.onnx, decode.onnx, encode_stream.onnx, decode_stream.onnx"
-        known = f"{graphs}, tokenizer.json, samples/NAME.safetensors"
+        known = f"{graphs}, tokenizer.json, tokenizer_config.json, NAME.model, NAME.tiktoken, samples/NAME.safetensors"
         raise ValueError(f"{name!r} is no file of a bundle: {known} are")
     return name
 

@@ -104,13 +104,15 @@ def test_what_is_no_manifest(data, message):
 @pytest.mark.parametrize(
     "name",
     ["../model.onnx", "/etc/passwd", "samples/../../x.safetensors", "C:\\model.onnx", "samples\\x.safetensors",
-     "manifest.json", "evil.onnx", "model.onnx\n", "samples/.safetensors", ""],
+     "manifest.json", "evil.onnx", "model.onnx\n", "samples/.safetensors", "",
+     ".model", "a/b.model", "..\\v.tiktoken", "config.json"],
 )  # fmt: skip
 def test_no_file_outside_the_folder(name):
     files = {name: {"sha256": "0" * 64, "bytes": 1}}
     expected = (
         f"{name!r} is no file of a bundle: model.onnx, model.onnx.data, encode.onnx, decode.onnx, "
-        "encode_stream.onnx, decode_stream.onnx, tokenizer.json, samples/NAME.safetensors are"
+        "encode_stream.onnx, decode_stream.onnx, tokenizer.json, tokenizer_config.json, NAME.model, NAME.tiktoken, "
+        "samples/NAME.safetensors are"
     )
     with pytest.raises(BundleError, match=re.escape(expected)):
         decode(changed(files=files))

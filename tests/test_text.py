@@ -33,6 +33,7 @@ MODES = {
     "fewest": ("pathpiece_longest_pretok", False),
     "longest-first": ("lbpe_pretok_INFERRED", False),
 }
+OTHERS = ("multi-word", "scaffold", "scripts", "superwords")  # in test_text_scripts.py and so on
 WHOLE = {"greedy": "greedy_prefix_nopretok", "fewest": "pathpiece_longest_nopretok"}
 
 
@@ -67,7 +68,7 @@ def test_tokens_across_words(mode: str) -> None:
 
 
 def test_every_mode_is_tried() -> None:
-    assert sorted(MODES) == segmenter.names()
+    assert sorted([*MODES, *OTHERS]) == segmenter.names()
     with pytest.raises(UnknownName, match="no segmenter 'gredy': did you mean 'greedy'"):
         tokenize("a", golden(), "gredy")
 
@@ -123,8 +124,10 @@ def test_a_tiktoken_file(tmp_path: Path) -> None:
     [
         ("no", "line 1: not a token"),
         ("!!!! 3", "line 1: not a token"),
-        ("YQ== 0\nYQ== 1", "line 2: an empty token, or one that was there before"),
-        ("YQ== 0 1", "line 1: an empty token"),
+        ("YQ== 0\nYQ== 1", "line 2: a token that was there before, or more than its rank"),
+        ("YQ== 0 1", "line 1: a token that was there before, or more than its rank"),
+        ("YQ== 0\nYg== 0", "line 2: a rank from 0 on is accepted once, not 0"),
+        ("YQ== -1", "line 1: a rank from 0 on is accepted once, not -1"),
     ],
 )
 def test_bad_tiktoken_files(tmp_path: Path, content: str, told: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetok.bundle import Bundle, open_bundle
-from edgetok.errors import InputError, UsageError
+from edgetok.errors import InputError, OutputError, UsageError
+from edgetok.text import library
 
 if TYPE_CHECKING:
+    from edgetok.text.library import TextTokenizer
     from edgetok.tokenizer.tokens import Tokens
-
-VOCABULARY = "tokenizer.json"
 
 
 def tokenize_text(bundle: str | Path, text: str, *, mode: str | None = None) -> Tokens:
@@ -24,21 +25,18 @@ def tokenize_text(bundle: str | Path, text: str, *, mode: str | None = None) -> 
 
     Raises:
         UsageError: the bundle has no vocabulary.
-        InputError: an empty text, or a vocabulary that has no other way of cutting.
+        InputError: an empty text, a damaged vocabulary, or one that has no other way of cutting.
+        MissingPackage: the library that reads it is not installed.
     """
     import numpy as np
 
     from edgetok.text.segmenter import tokenize
-    from edgetok.text.vocabulary import from_tokenizer_json
     from edgetok.tokenizer.tokens import Tokens
 
-    opened = _with_vocabulary(bundle)
+    opened, tokenizer = _opened(bundle)
     if not text:
         raise InputError("the text is empty")
-    if mode is None:
-        ids = _library(opened).encode(text, add_special_tokens=False).ids
-    else:
-        ids = tokenize(text, from_tokenizer_json(opened.path / VOCABULARY), mode)
+    ids = tokenizer.encode(text) if mode is None else tokenize(text, tokenizer.vocabulary(), mode)
     return Tokens({"ids": np.array([ids], np.int64)}, (len(text.encode()),), opened.id)
 
 
@@ -48,33 +46,60 @@ def detokenize_text(bundle: str | Path, tokens: Tokens) -> str:
     Raises:
         InputError: tokens of another bundle, or ids outside the vocabulary.
     """
-    opened = _with_vocabulary(bundle)
+    opened, tokenizer = _opened(bundle)
     if tokens.bundle != opened.id:
         raise InputError(f"tokens of the bundle {tokens.bundle[:12]}, and this is {opened.id[:12]}: use theirs")
-    library, ids = _library(opened), tokens.arrays["ids"]
-    size = library.get_vocab_size()
+    ids, size = tokens.arrays["ids"], tokenizer.size
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
         raise InputError(f"ids of shape {ids.shape}, {ids.min()} to {ids.max()}: a row of 0 to {size - 1} is accepted")
-    text: str = library.decode(ids[0].tolist(), skip_special_tokens=False)
-    return text
+    return tokenizer.decode(ids[0].tolist())
+
+
+def text_graph(bundle: str | Path, out: Path, texts: Sequence[str] = ()) -> int:
+    """Write a graph from a text to the bundle's inputs, for runtimes with the operators of onnxruntime-extensions.
+
+    Args:
+        bundle: of a model that reads text.
+        out: the .onnx file.
+        texts: what it is checked with, beside `edgetok.text.in_graph.TEXTS`.
+
+    Returns:
+        How many texts it was checked with.
+
+    Raises:
+        UsageError: the bundle has no vocabulary, or the file is there.
+        Refusal: no operator cuts as the vocabulary does.
+        MissingPackage: onnxruntime-extensions is not installed.
+    """
+    import onnx
+
+    from edgetok.preprocess import TextPreprocess
+    from edgetok.text.in_graph import TEXTS, build, check
+
+    opened, tokenizer = _opened(bundle)
+    if out.exists():
+        raise UsageError(f"{out} exists: give another name")
+    kinds = {spec.name: spec.preprocess for spec in opened.manifest.inputs}
+    wanted = {name: kind for name, kind in kinds.items() if isinstance(kind, TextPreprocess)}
+    if not wanted:
+        raise UsageError(f"{bundle} has no input that is made of a text")
+    model, against = build(tokenizer, wanted), [*TEXTS, *(text for text in texts if text)]
+    check(model, tokenizer, against, wanted)
+    try:
+        onnx.save(model, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    return len(against)
 
 
 def has_vocabulary(bundle: Bundle) -> bool:
     """Whether a bundle is of a model that reads text."""
-    return VOCABULARY in bundle.manifest.files
+    return library.choose(bundle.manifest.files) is not None
 
 
-def _with_vocabulary(bundle: str | Path) -> Bundle:
+def _opened(bundle: str | Path) -> tuple[Bundle, TextTokenizer]:
     opened = open_bundle(Path(bundle))
-    if not has_vocabulary(opened):
-        raise UsageError(f"{bundle} carries no {VOCABULARY}: it is not the bundle of a model that reads text")
-    return opened
-
-
-def _library(bundle: Bundle) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(bundle.path / VOCABULARY))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    vocabulary = library.choose(opened.manifest.files)
+    if vocabulary is None:
+        raise UsageError(f"{bundle} carries no vocabulary: it is not the bundle of a model that reads text")
+    return opened, library.load(opened.path / vocabulary)

@@ -59,6 +59,7 @@ def app() -> typer.Typer:
         run,
         sweep,
         techniques,
+        text_graph,
         tokenize,
         tune,
     )
@@ -72,7 +73,7 @@ def app() -> typer.Typer:
     )
     found.callback()(_console.top)
     verbs = (export, run, tokenize, detokenize, profile, compare, tune, sweep)
-    for module in (*verbs, build_plugins, inspect, lint, techniques, quantisers, devices, doctor):
+    for module in (*verbs, text_graph, build_plugins, inspect, lint, techniques, quantisers, devices, doctor):
         name = module.__name__.rpartition(".")[2].replace("_", "-")
         found.command(name, cls=_console.Command)(module.command)
     return found

@@ -13,6 +13,7 @@ from edgetok.preprocess.image import ImagePreprocess
 from edgetok.preprocess.log_mel import LogMelPreprocess
 from edgetok.preprocess.text import TextPreprocess
 from edgetok.preprocess.waveform import WaveformPreprocess
+from edgetok.text import library
 
 if TYPE_CHECKING:
     from edgetok.preprocess import Preprocess
@@ -59,7 +60,7 @@ def from_huggingface(
 
     Returns:
         A preprocess for each input that can be made from a file. An input that is absent takes arrays: the folder has
-        no tokenizer.json, or says something of its pictures that `ImagePreprocess` cannot.
+        no vocabulary, or says something of its pictures that `ImagePreprocess` cannot.
     """
     with _said_of(folder):
         return _by_family(folder, config, _stored(folder), size, length)
@@ -122,8 +123,8 @@ def _by_family(
     picture = _picture(config, stored, size)
     if picture is not None:
         found["pixel_values"] = picture
-    if (folder / "tokenizer.json").is_file():
-        found.update(_text(folder, config, length))
+    if files := library.files(folder):
+        found.update(_text(folder, next(iter(files)), config, length))
     return found
 
 
@@ -215,12 +216,13 @@ def _waveform(stored: dict[str, Any], length: int | None) -> dict[str, "Preproce
     return {"input_values": values, "attention_mask": values.model_copy(update={"yields": "attention_mask"})}
 
 
-def _text(folder: Path, config: dict[str, Any], length: int | None) -> dict[str, "Preprocess"]:
+def _text(folder: Path, tokenizer: str, config: dict[str, Any], length: int | None) -> dict[str, "Preprocess"]:
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     text_config = config.get("text_config", config)
     pad_token = settings.get("pad_token") or "[PAD]"
     longest = text_config.get("max_position_embeddings", 128)
     ids = TextPreprocess(
+        tokenizer=tokenizer,
         length=min(length or 128, longest),
         pad_id=text_config.get("pad_token_id") or 0,
         pad_token=pad_token["content"] if isinstance(pad_token, dict) else pad_token,

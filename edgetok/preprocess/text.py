@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from edgetok.errors import InputError
 from edgetok.preprocess.base import FilePreprocess, Medium
+from edgetok.text.library import Row, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +39,11 @@ class TextPreprocess(FilePreprocess):
     """Tokenize, cut or pad to a fixed length.
 
     Attributes:
-        tokenizer: name of the tokenizer's file (the `tokenizer.json` of Hugging Face's tokenizers); it lies in the
-            bundle, whose manifest lists its digest. Cutting and padding are as written here, whatever the file says.
+        tokenizer: name of the tokenizer's file, which one of `edgetok/text/libraries/` reads; it lies in the bundle,
+            whose manifest lists its digest. Cutting and padding are as written here, whatever the file says.
         length: tokens per text, the special ones included; what is longer is cut.
         pad_id: id of the padding token.
-        pad_token: the padding token itself.
+        pad_token: how the padding token is spelt; nothing here needs it.
         pad_side: where the padding goes.
         yields: which of the model's inputs this is.
     """
@@ -73,23 +74,20 @@ class TextPreprocess(FilePreprocess):
 
     def encode(self, texts: list[str], folder: Path) -> "np.ndarray":
         """Encode texts to (batch, length) int64."""
-        import numpy as np
-        from tokenizers import Tokenizer
+        return self.padded(load(folder / self.tokenizer).rows(texts, self.length))
 
-        file = folder / self.tokenizer
-        if not file.is_file():
-            raise InputError(f"the model reads text with {self.tokenizer}, which is missing; give token ids as .npz")
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-            tokenizer.enable_truncation(self.length)
-            tokenizer.enable_padding(
-                direction=self.pad_side, pad_id=self.pad_id, pad_token=self.pad_token, length=self.length
-            )
-            encodings = tokenizer.encode_batch(texts)
-        except Exception as error:  # tokenizers raises nothing more precise
-            raise InputError(f"{self.tokenizer} cannot encode the text: {error}") from error
-        attribute = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}[self.yields]
-        return np.array([getattr(encoding, attribute) for encoding in encodings], dtype=np.int64)
+    def padded(self, rows: Sequence[Row]) -> "np.ndarray":
+        """What it yields of texts of at most `length` tokens: (batch, length) int64."""
+        import numpy as np
+
+        out = np.full((len(rows), self.length), self.pad_id if self.yields == "input_ids" else 0, dtype=np.int64)
+        for to, row in zip(out, rows, strict=True):
+            count = len(row.ids)
+            start = 0 if self.pad_side == "right" else self.length - count
+            mask = [1] * count
+            values = {"input_ids": row.ids, "attention_mask": mask, "token_type_ids": row.type_ids}
+            to[start : start + count] = values[self.yields]
+        return out
 
 
 def read_text(source: str) -> str:

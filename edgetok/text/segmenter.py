@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from edgetok import discovery
@@ -20,11 +20,15 @@ class Segmenter:
         summary: one line.
         paper: title, link, section.
         segment: (bytes, vocabulary) -> ids; of no bytes none.
+        document: (pieces, vocabulary) -> ids, in place of `segment` for each piece, where tokens join pieces again.
+        pieces: text -> pieces, in place of the vocabulary's own.
     """
 
     summary: str
     paper: str
     segment: Callable[[bytes, Vocabulary], list[int]]
+    document: Callable[[Sequence[bytes], Vocabulary], list[int]] | None = None
+    pieces: Callable[[str], list[bytes]] | None = None
 
 
 def names() -> list[str]:
@@ -53,14 +57,17 @@ def tokenize(text: str | bytes, vocabulary: Vocabulary, mode: str, *, whole: boo
     Returns:
         Ids; `detokenize` gives the text's bytes back, unless the vocabulary normalises it.
     """
-    segment = load(mode).segment
-    if isinstance(text, bytes) or whole or vocabulary.pieces is None:
-        return segment(text.encode() if isinstance(text, str) else text, vocabulary)
+    segmenter = load(mode)
+    cut = segmenter.pieces or vocabulary.pieces
+    if isinstance(text, bytes) or whole or cut is None:
+        return segmenter.segment(text.encode() if isinstance(text, str) else text, vocabulary)
+    if segmenter.document is not None:
+        return segmenter.document(cut(text), vocabulary)
     known: dict[bytes, list[int]] = {}
     ids: list[int] = []
-    for piece in vocabulary.pieces(text):
+    for piece in cut(text):
         if piece not in known:
-            known[piece] = segment(piece, vocabulary)
+            known[piece] = segmenter.segment(piece, vocabulary)
         ids += known[piece]
     return ids
 

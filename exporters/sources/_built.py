@@ -26,7 +26,7 @@ def captured(
     preprocess: Mapping[str, Preprocess],
     *,
     batch: int | None,
-    tokenizer: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Captured:
     """Capture a graph that is written anew for each run of the original.
 
@@ -37,11 +37,11 @@ def captured(
         origin: what the manifest shall say of the source.
         preprocess: how files become the inputs.
         batch: samples per run; free where not given.
-        tokenizer: the file that texts are read with.
+        files: what texts are read with, by name; all in one folder.
     """
     model = build()
     inputs = tuple(replace(spec, preprocess=preprocess.get(spec.name)) for spec in g.specs(model.graph.inputs))
-    folder = tokenizer.parent if tokenizer else Path()
+    folder = next(iter(files.values())).parent if files else Path()
     return Captured(
         model=model,
         inputs=inputs,
@@ -49,7 +49,7 @@ def captured(
         origin=origin,
         reference=lambda feeds: _run(build(), feeds),
         example=example_inputs(inputs, folder, batch=batch or 2),
-        files={tokenizer.name: tokenizer} if tokenizer else {},
+        files=dict(files or {}),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgetok.bert_graph import build_bert
 from edgetok.exporters.sources._built import captured
 from edgetok.preprocess.huggingface import from_huggingface, read_json
+from edgetok.text import library
 
 if TYPE_CHECKING:
     from edgetok.model import Captured, Origin
@@ -16,7 +17,7 @@ LENGTH = 128  # tokens of a text, unless --length says otherwise
 
 
 def capture(folder: Path, origin: Origin, *, length: int | None = None, batch: int | None = None) -> Captured:
-    """Capture a BERT encoder from a folder with config.json, model.safetensors and tokenizer.json.
+    """Capture a BERT encoder from a folder with config.json, model.safetensors and a vocabulary.
 
     Args:
         folder: the Hugging Face folder.
@@ -26,11 +27,10 @@ def capture(folder: Path, origin: Origin, *, length: int | None = None, batch: i
     """
     length = length or LENGTH
     preprocess = from_huggingface(folder, read_json(folder / "config.json"), length=length)
-    tokenizer = folder / "tokenizer.json"
     return captured(
         lambda: build_bert(folder, length, batch),
         origin,
         preprocess,
         batch=batch,
-        tokenizer=tokenizer if tokenizer.is_file() else None,
+        files=library.files(folder),
     )

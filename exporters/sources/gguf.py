@@ -45,7 +45,7 @@ def capture(path: Path, origin: Origin, *, length: int | None = None, batch: int
         origin,
         {"input_ids": ids, "attention_mask": ids.model_copy(update={"yields": "attention_mask"})},
         batch=batch,
-        tokenizer=_written(file.tokenizer),
+        files={"tokenizer.json": _written(file.tokenizer)},
     )
 
 

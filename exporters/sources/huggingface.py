@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgetok.errors import MissingPackage, SourceError
 from edgetok.files import sha256_of
 from edgetok.model import Captured, Origin
+from edgetok.text import library
 from edgetok.tokenizer.family import family_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     """Load the folder's model with transformers, in fp32, and export it.
 
     Raises:
+        InputError: a vocabulary that cannot be read.
         SourceError: no config.json, pickled weights only, remote code, or an architecture that transformers lacks.
     """
     config = _read_config(folder)
@@ -36,6 +38,9 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     from edgetok.exporters.sources.tokenizer import capture_tokenizer
     from edgetok.preprocess.huggingface import from_huggingface
 
+    files = library.files(folder)
+    if files:
+        library.load(next(iter(files.values())))  # a vocabulary that cannot be read is told before minutes of export
     model = _load(folder, config, transformers)
     origin = Origin(
         kind="huggingface",
@@ -49,8 +54,7 @@ def capture_huggingface(folder: Path, options: CaptureOptions) -> Captured:
     length = next((array.shape[1] for array in example.values() if array.dim() == 2), None)  # of a text or waveform
     preprocess = from_huggingface(folder, config, size=options.size, length=length)
     captured = capture_module(model, example, origin, batch=options.batch, preprocess=preprocess)
-    tokenizer = folder / "tokenizer.json"
-    captured.files = {tokenizer.name: tokenizer} if tokenizer.is_file() else {}
+    captured.files = files
     return captured
 
 

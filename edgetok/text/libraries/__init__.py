@@ -1,0 +1,1 @@
+"""One library that reads vocabularies per file."""
