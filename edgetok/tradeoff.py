@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetok.errors import OutputError, UsageError
 from edgetok.evaluation import Evaluation
+from edgetok.pareto import front
 from edgetok.report import SCOPE
 from edgetok.tuning import Decision, Verdict, unreduced
 
@@ -33,7 +34,7 @@ class Row(_Record):
         milliseconds: of the unreduced model, divided by the speed-up.
         speedup: against the unreduced model, in turns; the median of the rounds.
         low, high: its 95 % interval.
-        best: whether no other is both faster and nearer to the original.
+        best: whether it is on the Pareto front: nothing is as fast and as near, and better in one of the two.
     """
 
     reduce: str
@@ -90,15 +91,13 @@ class Tradeoff(_Record):
         whole = Row(
             reduce="", tokens=tokens, flops=1, cosine=cosine, milliseconds=base, speedup=1, low=1, high=1, best=True
         )  # fmt: skip
-        rows: list[Row] = []
-        for row in sorted([whole, *(_row(each, base) for each in evaluations)], key=lambda row: row.milliseconds):
-            nearest = max((faster.cosine for faster in rows), default=-2)
-            rows.append(row.model_copy(update={"best": row.cosine > nearest}))
+        rows = sorted([whole, *(_row(each, base) for each in evaluations)], key=lambda row: row.milliseconds)
+        best = front([(row.milliseconds, row.cosine) for row in rows])
         return cls(
             source=source,
             device=device,
             measured_on=dict(measured_on),
-            rows=tuple(rows),
+            rows=tuple(row.model_copy(update={"best": on}) for row, on in zip(rows, best, strict=True)),
             left_out=dict(left_out or {}),
             verdict=decision.verdict if decision else None,
             why=decision.why if decision else None,
