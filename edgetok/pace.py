@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise, product
 from math import comb, log, sqrt
 from statistics import median
 
@@ -56,22 +56,30 @@ def slow_spell(times: Sequence[float]) -> Spell | None:
     """
     n = len(times)
     count = min(WINDOWS, n // WINDOW_RUNS)
-    edges = [n * i // count for i in range(count + 1)] if count else []
-    below = list(accumulate(_ranks(times), initial=0.0))  # below[i]: sum of the ranks of the first i runs
-    best, place = SCORE, None
-    for i, start in enumerate(edges):
-        for end in edges[i + 1 :]:
-            inside, outside = end - start, n - end + start
-            if outside:
-                expected, deviation = inside * (n + 1) / 2, sqrt(inside * outside * (n + 1) / 12)
-                score = (below[end] - below[start] - expected) / deviation
-                if score > best:
-                    best, place = score, (start, end)
-    if place is None:
+    if not count:
         return None
-    start, end = place
-    ratio = median(times[start:end]) / median([*times[:start], *times[end:]])
-    return Spell(start + 1, end, ratio) if ratio > 1 + MATERIAL else None
+    below = list(accumulate(_ranks(times), initial=0.0))  # below[i]: sum of the ranks of the first i runs
+
+    def score(stretch: tuple[int, int]) -> float:
+        inside, outside = stretch[1] - stretch[0], n - stretch[1] + stretch[0]
+        if inside <= 0 or outside <= 0:
+            return 0.0
+        more = below[stretch[1]] - below[stretch[0]] - inside * (n + 1) / 2
+        return more / sqrt(inside * outside * (n + 1) / 12)
+
+    start, end = max(combinations([n * i // count for i in range(count + 1)], 2), key=score)
+    if score((start, end)) < SCORE:
+        return None
+    fast, slow = median([*times[:start], *times[end:]]), median(times[start:end])
+    if slow <= fast * (1 + MATERIAL):
+        return None
+    # Windows told that there is one; where it begins and ends, single runs do: slow ones within, fast ones without.
+    signs = list(accumulate((1 if time > (fast + slow) / 2 else -1 for time in times), initial=0))
+    near = n // count
+    starts, ends = range(max(0, start - near), start + near), range(end - near, min(n, end + near) + 1)
+    places = ((first, last) for first, last in product(starts, ends) if first < last)
+    start, end = max(places, key=lambda place: signs[place[1]] - signs[place[0]])
+    return Spell(start + 1, end, median(times[start:end]) / median([*times[:start], *times[end:]]))
 
 
 def two_speeds(times: Sequence[float]) -> TwoSpeeds | None:

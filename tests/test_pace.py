@@ -39,9 +39,8 @@ def test_a_slow_spell_is_found_where_it_is(runs, share):
         end = start + int(share * runs)
         times = [20 * exp(draw.gauss(0, 0.02)) * (1.3 if start <= i < end else 1) for i in range(runs)]
         spell = slow_spell(times)
-        true, told = set(range(start, end)), set(range(spell.first - 1, spell.last))
-        assert len(true & told) >= 0.7 * len(true | told)  # windows, not single runs, are told apart
-        assert spell.ratio == pytest.approx(1.3, abs=0.06)  # a window at either end may be half in it
+        assert abs(spell.first - 1 - start) <= 5 and abs(spell.last - end) <= 5
+        assert spell.ratio == pytest.approx(1.3, abs=0.03)
 
 
 @pytest.mark.parametrize(("runs", "share"), [(36, 0.5), (100, 0.3), (400, 0.15)])
