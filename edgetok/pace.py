@@ -130,4 +130,4 @@ def _ranks(times: Sequence[float]) -> list[float]:
 
 def _at_most(k: int, n: int) -> float:
     """P(no more than k heads of n tosses)."""
-    return sum(comb(n, i) for i in range(k + 1)) / 2**n
+    return sum(comb(n, i) for i in range(k + 1)) / (1 << n)
