@@ -130,7 +130,7 @@ def profile_model(
         checks=(
             load,
             governor_check(),
-            *([_alike_check(measured[0], measured[1], comparison)] if comparison else []),
+            *([alike_check(measured[0].latency, measured[1].latency, comparison)] if comparison else []),
             *(
                 check
                 for each in measured
@@ -231,14 +231,15 @@ def governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
     return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
 
 
-def _alike_check(ours: Measured, theirs: Measured, comparison: Comparison) -> Check:
+def alike_check(ours: Latency, theirs: Latency, comparison: Comparison) -> Check:
     """Whether the machine was alike when each side was measured alone: the medians' ratio is then that of the turns."""
-    alone = theirs.latency.median.value / ours.latency.median.value
+    alone = theirs.median.value / ours.median.value
     apart = abs(alone / comparison.speedup.value - 1)
     told = f"{alone:.2f}x by their latencies alone, {comparison.speedup.value:.2f}x in turns"
+    name = f"like states, {comparison.label} and {comparison.against}"
     if apart > UNLIKE:
-        return Check(name="sides in like states", verdict="warn", detail=f"{told}: trust the turns")
-    return Check(name="sides in like states", verdict="pass", detail=told)
+        return Check(name=name, verdict="warn", detail=f"{told}: trust the turns")
+    return Check(name=name, verdict="pass", detail=told)
 
 
 def timing_checks(label: str, latency: Latency, throttles: Mapping[str, int], effort: Effort) -> list[Check]:

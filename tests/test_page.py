@@ -14,7 +14,7 @@ from edgetok.errors import UsageError
 from edgetok.layers import Layer, LayerTable, NodeTime, Operator, ProfiledRun, operator_table
 from edgetok.limits import Limits, judge, milliseconds
 from edgetok.manifest import Fidelity
-from edgetok.page.html import page
+from edgetok.page.html import profile_page
 from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
 from edgetok.roofline import Roof, Roofline, Work
 from edgetok.statistics import quantile, ratio
@@ -96,41 +96,41 @@ class Reader(HTMLParser):
 
 def test_every_figure_is_there_and_nothing_is_loaded():
     report = made()
-    text = page(report)
+    text = profile_page(report)
     found = Reader(text)
     assert set(found.ids) >= FIGURES and found.open == []
     assert "script" not in found.tags and all(each.startswith(("#", "data:,")) for each in found.loaded)
     assert not re.search(r"url\((?!#)|@import", text)
     assert "1.48 times as fast as original" in found.text and "edgetok profile small" in found.text
-    assert page(report) == text  # no date, nothing drawn
+    assert profile_page(report) == text  # no date, nothing drawn
 
 
 def test_colours_are_the_page_s():
-    text = page(made())
+    text = profile_page(made())
     assert not re.search(r"#0[1-6]0[1-6]0[1-6]", text)
     assert {f"var(--series-{i})" for i in range(3)} | {"var(--ink)"} <= set(re.findall(r"var\(--[\w-]+\)", text))
 
 
 def test_the_verdict_comes_first():
-    found = Reader(page(made())).text
+    found = Reader(profile_page(made())).text
     assert found.index("FAIL") < found.index("Latency") and "0.9700 of logits" in found
     assert made(limits=Limits()).verdict == "warn"  # of the clock
     assert made(limits=Limits(max_p99=30)).verdict == "warn"
 
 
 def test_names_are_text_not_markup():
-    found = Reader(page(made(label="<script>alert(1)</script>&")))
+    found = Reader(profile_page(made(label="<script>alert(1)</script>&")))
     assert "script" not in found.tags and "<script>alert(1)</script>&" in found.text
 
 
 def test_a_model_alone():
     report = made().model_copy(update={"against": None, "comparison": None, "fidelity": (), "limits": ()})
-    found = Reader(page(report))
+    found = Reader(profile_page(report))
     assert FIGURES - set(found.ids) == {"figure-speedup"} and "No limit was demanded" in found.text
 
 
 def test_five_hundred_blocks():
-    assert len(page(made(blocks=500))) < 6_000_000
+    assert len(profile_page(made(blocks=500))) < 6_000_000
 
 
 def test_operators_are_those_of_the_faster_half():
@@ -186,7 +186,7 @@ def test_a_browser_shows_it(tmp_path, theme, blocks):
     file, shot = tmp_path / "report.html", tmp_path / "shot.png"
     # A page scrolls sideways where its content is wider than its window: the script that finds out is the test's own.
     script = "<script>console.log('WIDTH', document.documentElement.scrollWidth, performance.now())</script>"
-    file.write_text(page(made(blocks=blocks)).replace("</body>", script + "</body>"))
+    file.write_text(profile_page(made(blocks=blocks)).replace("</body>", script + "</body>"))
     preferred = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
     written = [f"--user-data-dir={tmp_path}/user", f"--screenshot={shot}", "--window-size=500,4000"]
     done = subprocess.run([*CHROMIUM, *written, *preferred, file.as_uri()], capture_output=True, text=True, timeout=120)

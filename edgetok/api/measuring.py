@@ -95,7 +95,7 @@ def profile(
             scenario=None if asked is None else f"{asked.name}: {asked.summary}",
             progress=progress,
         )
-    more: dict[str, object] = {}
+    more: dict[str, object] = {"model": done.report.model.model_copy(update={"bytes": opened.bytes})}
     if opened.manifest.tokenizer is None:  # a tokenizer's graphs have free axes, whose work is not counted
         more["roofline"] = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
     else:

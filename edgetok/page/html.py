@@ -13,7 +13,7 @@ from edgetok.report import ProfileReport
 MOST_OPERATORS = 12
 
 
-def page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -> str:
+def profile_page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -> str:
     """The whole file: text, tables, figures and style; it loads nothing and runs no script.
 
     Args:
