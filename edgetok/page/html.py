@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from edgetok.page import figures
 from edgetok.page.pictures import TokenPicture
@@ -20,21 +21,36 @@ def profile_page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -
         report: what was measured.
         pictures: of the tokens on the input that was measured.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     model, against = report.model, report.against
+    sides = [side for side in (model, against) if side]
     drawn = {
-        "latency": figures.latency([side for side in (model, against) if side]),
+        "latency": figures.latency(sides),
         "speedup": figures.speedup(report.comparison) if report.comparison else None,
         "tokens": figures.tokens(model.layers),
         "blocks": figures.blocks(model.layers, against.layers if against else None),
         "operators": figures.operators(model.operators[:MOST_OPERATORS]),
-        "memory": figures.memory([side for side in (model, against) if side]),
+        "memory": figures.memory(sides),
         "roofline": figures.roofline(report.roofline, model.latency.median.value) if report.roofline else None,
     }
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("edgetok.page").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    drawn_figures = {name: svg and Markup(svg) for name, svg in drawn.items()}
-    told = in_words(report.roofline) if report.roofline else None
-    return template.render(report=report, roofline=told, pictures=pictures, figures=drawn_figures)
+    return _rendered(
+        "profile.html.j2",
+        drawn,
+        report=report,
+        roofline=in_words(report.roofline) if report.roofline else None,
+        pictures=pictures,
+        ids={side.label: side.model_id for side in sides},
+    )
+
+
+def _rendered(name: str, drawn: dict[str, str | None], **values: Any) -> str:
+    """A template of this folder, filled in; figures are markup, all else is text."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: files("edgetok.page").joinpath(name).read_text(encoding="utf-8")),
+    )  # fmt: skip
+    return environment.get_template(name).render(
+        figures={name: svg and Markup(svg) for name, svg in drawn.items()}, **values
+    )
