@@ -90,11 +90,11 @@ def compare_models(
         Compared(
             label=side.label, model_id=fact.id, runtime=worker.description, latency=latency, memory=each.memory,
             energy=each.energy, conditions=each.conditions, bytes=fact.bytes, fidelity=fact.fidelity,
-            milliseconds=median(turn), speedup=speedup,
+            milliseconds=base / speedup.value, speedup=speedup,
             low=speedup.high and base / speedup.high, high=speedup.low and base / speedup.low,
         )
-        for side, fact, worker, latency, each, turn, speedup in zip(
-            sides, facts, workers, latencies, alone, turns, speedups, strict=True
+        for side, fact, worker, latency, each, speedup in zip(
+            sides, facts, workers, latencies, alone, speedups, strict=True
         )
     ]  # fmt: skip
     return ComparisonReport.of(

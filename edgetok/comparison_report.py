@@ -33,8 +33,9 @@ class Compared(_Record):
         memory, energy, conditions: meanwhile.
         bytes: of the graphs and weights; None where a saved report does not tell.
         fidelity: how near each output comes to the original's.
-        milliseconds: the median of its turns; of a saved report, of its runs.
-        low, high: the 95 % interval of that, in turns by the ratio to the last model.
+        milliseconds: of the last model the median of its turns, of the others that divided by the speed-up; of a saved
+            profile, the median of its runs.
+        low, high: the 95 % interval of that; in turns, the ratio's.
         speedup: how many times it runs while the last model runs once.
         limits: what was demanded of it, and whether it is shown.
         best: whether it is on the Pareto front: nothing is as fast and as near, and better in one of the two.
@@ -73,7 +74,7 @@ class ComparisonReport(_Record):
     `schema_version` grows whenever a reader of the JSON would have to change. `against` is the model that speed-ups are
     set against. `rounds` has the milliseconds of each round of turns, one for each of `rows`; it is empty where saved
     reports were compared. `chosen` is the label of the fastest that keeps the limits, `why` says so, or why there is
-    none.
+    none; `limits` are what was demanded.
     """
 
     schema_version: Literal[1] = 1
@@ -81,6 +82,7 @@ class ComparisonReport(_Record):
     device: str
     environment: dict[str, Any]
     scope: str = SCOPE
+    limits: Limits
     against: str
     rows: tuple[Compared, ...]
     rounds: tuple[tuple[float, ...], ...] = ()
@@ -122,8 +124,8 @@ class ComparisonReport(_Record):
         turns = tuple(tuple(each[i] for i in order) for each in rounds)
         chosen, why = _choose(judged, turns)
         return cls(
-            command=command, device=device, environment=environment, against=rows[-1].label, rows=tuple(judged),
-            rounds=turns, chosen=chosen, why=why, checks=tuple(checks),
+            command=command, device=device, environment=environment, limits=limits, against=rows[-1].label,
+            rows=tuple(judged), rounds=turns, chosen=chosen, why=why, checks=tuple(checks),
         )  # fmt: skip
 
     @property

@@ -1,8 +1,8 @@
-"""Profile and compare: bundles as sides of a measurement."""
+"""Profile: a bundle as one side of a measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from edgetok.api.verbs import check_arithmetic, export, load, resolve_device
 from edgetok.bundle import Bundle, is_bundle, open_bundle
-from edgetok.errors import UsageError
 from edgetok.limits import NONE, Limits
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgetok.comparison import Comparison
     from edgetok.device import Device
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
@@ -76,7 +74,7 @@ def profile(
     found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
-    feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
+    feeds = first_sample(opened) if input is None else _from_file(opened, str(input))
     asked = None if scenario is None else scenarios.load(scenario)
     if asked is not None:
         feeds = asked.feeds(opened, feeds)
@@ -88,7 +86,7 @@ def profile(
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
             device=found.name,
             environment=environment().model_dump(mode="json"),
-            effort=effort or _effort(limits, asked),
+            effort=effort or effort_for(limits, asked),
             limits=limits,
             fidelity=opened.manifest.fidelity,
             command=command,
@@ -149,33 +147,6 @@ def _token_statistics(bundle: Bundle, feeds: Arrays, encoding: Latency, runtime:
     )
 
 
-def compare(
-    bundles: Sequence[str | Path],
-    *,
-    device: str = "cpu",
-    rounds: int = 15,
-    progress: Callable[[str, float], None] | None = None,
-) -> list[Comparison]:
-    """Time bundles against the last one, in turns, one process each.
-
-    Raises:
-        UsageError: fewer than two bundles.
-    """
-    from contextlib import ExitStack
-
-    from edgetok import comparison
-    from edgetok.worker import Worker
-
-    if len(bundles) < 2:
-        raise UsageError("compare takes two bundles or more: each is compared with the last")
-    resolve_device(device)
-    opened = [open_bundle(Path(path)) for path in bundles]
-    feeds = _first_sample(opened[0])
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(side(bundle, feeds))) for bundle in opened]
-        return comparison.compare(workers, rounds=rounds, progress=progress)
-
-
 def _on_every_runtime(
     bundle: Bundle, feeds: Arrays, progress: Callable[[str, float], None] | None
 ) -> tuple[OnRuntime, ...]:
@@ -210,7 +181,7 @@ def _on_every_runtime(
     )
 
 
-def _effort(limits: Limits, scenario: Scenario | None) -> Effort:
+def effort_for(limits: Limits, scenario: Scenario | None) -> Effort:
     """As many runs as the highest percentile needs that will be told; a scenario may take MLPerf's ten minutes."""
     from edgetok.profiling import Effort
 
@@ -271,7 +242,7 @@ def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
     return tuple(result)
 
 
-def _first_sample(bundle: Bundle) -> Arrays:
+def first_sample(bundle: Bundle) -> Arrays:
     """Batch 1, or the bundle's fixed batch."""
     fixed = bundle.manifest.recipe.batch
     return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}

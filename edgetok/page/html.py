@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from edgetok.page import figures
+from edgetok.comparison_report import UNLIKE, ComparisonReport
+from edgetok.page import choices, figures
 from edgetok.page.pictures import TokenPicture
 from edgetok.render import in_words
 from edgetok.report import ProfileReport
@@ -39,6 +40,24 @@ def profile_page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -
         roofline=in_words(report.roofline) if report.roofline else None,
         pictures=pictures,
         ids={side.label: side.model_id for side in sides},
+    )
+
+
+def comparison_page(report: ComparisonReport) -> str:
+    """The whole file of a comparison, as `profile_page` is of a profile."""
+    limits = report.limits
+    drawn = {
+        "pareto": choices.pareto(report.points, least=limits.min_cosine),
+        "energy": choices.energy(report.points),
+        "rounds": choices.rounds(report),
+        "spread": choices.spread(report),
+    }
+    return _rendered(
+        "comparison.html.j2",
+        drawn,
+        report=report,
+        unlike=[check.detail for check in report.checks if check.name == UNLIKE],
+        ids={row.label: row.model_id for row in report.rows},
     )
 
 
