@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetok.comparison_report import UNLIKE, ComparisonReport
 from edgetok.page import choices, figures
 from edgetok.page.pictures import TokenPicture
 from edgetok.render import in_words
 from edgetok.report import ProfileReport
+
+if TYPE_CHECKING:
+    from edgetok.tradeoff import Tradeoff
 
 MOST_OPERATORS = 12
 
@@ -59,6 +62,17 @@ def comparison_page(report: ComparisonReport) -> str:
         unlike=[check.detail for check in report.checks if check.name == UNLIKE],
         ids={row.label: row.model_id for row in report.rows},
     )
+
+
+def tradeoff_page(table: Tradeoff) -> str:
+    """The whole file of a sweep or a search, as `profile_page` is of a profile."""
+    wanted = table.wanted
+    drawn = {
+        "pareto": choices.pareto(
+            table.points, least=wanted.cosine if wanted else None, most=wanted.milliseconds if wanted else None
+        )
+    }
+    return _rendered("tradeoff.html.j2", drawn, table=table, rows=list(zip(table.rows, table.points, strict=True)))
 
 
 def _rendered(name: str, drawn: dict[str, str | None], **values: Any) -> str:
