@@ -96,12 +96,16 @@ class OnRuntime(_Record):
     """The same bundle on one of the installed runtimes, in turns with the first of them.
 
     `median` is of the turns, in milliseconds; `speedup` and `fidelity` set it against the first, and are empty for it.
+    `original` sets its outputs for the bundle's samples against the original model's. `refused` says why a runtime does
+    not run the bundle; all else is empty then.
     """
 
     runtime: dict[str, str]
-    median: float
+    median: float | None = None
     speedup: Quantile | None = None
     fidelity: tuple[Fidelity, ...] = ()
+    original: tuple[Fidelity, ...] = ()
+    refused: str | None = None
 
 
 class TokenStatistics(_Record):
@@ -149,7 +153,8 @@ class ProfileReport(_Record):
     """A profile. `schema_version` grows whenever a reader of the JSON would have to change.
 
     `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed,
-    `roofline` the model's least time on the device, `scenario` how the queries came, where one was chosen.
+    `roofline` the model's least time on the device, `scenario` how the queries came, where one was chosen,
+    `runtime_why` why it ran on that runtime.
     """
 
     schema_version: Literal[1] = 1
@@ -163,6 +168,7 @@ class ProfileReport(_Record):
     fidelity: tuple[Fidelity, ...] = ()
     limits: tuple[Judged, ...] = ()
     roofline: Roofline | None = None
+    runtime_why: str | None = None
     runtimes: tuple[OnRuntime, ...] = ()
     tokenizer: TokenStatistics | None = None
     sparse: tuple[SparseLayer, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
-    from edgetok.report import Latency, OnRuntime, ProfileReport, TokenStatistics
+    from edgetok.report import Latency, ProfileReport, TokenStatistics
     from edgetok.roofline import Roofline
     from edgetok.scenario import Scenario
     from edgetok.worker import Side
@@ -67,7 +66,7 @@ def profile(
         command: what was typed, to be told in the report.
         progress: told what is being done, and how far it is.
     """
-    from edgetok import profiling, report
+    from edgetok import profiling, report, runtimes
     from edgetok import scenario as scenarios
     from edgetok.fingerprint import environment
 
@@ -94,12 +93,15 @@ def profile(
             progress=progress,
         )
     more: dict[str, object] = {"model": done.report.model.model_copy(update={"bytes": opened.bytes})}
+    more["runtime_why"] = runtimes.why(runtime)
     if opened.manifest.tokenizer is None:  # a tokenizer's graphs have free axes, whose work is not counted
         more["roofline"] = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
     else:
         more["tokenizer"] = _token_statistics(opened, feeds, done.report.model.latency, runtime)
     if all_runtimes:
-        more["runtimes"] = _on_every_runtime(opened, feeds, progress)
+        from edgetok.api.every_runtime import on_every_runtime
+
+        more["runtimes"] = on_every_runtime(opened, feeds, progress)
     if opened.manifest.sparse:
         from edgetok.api.break_even import sparse_layers
 
@@ -144,40 +146,6 @@ def _token_statistics(bundle: Bundle, feeds: Arrays, encoding: Latency, runtime:
         encode=encoding.median,
         decode=decode,
         decode_batch=batch,
-    )
-
-
-def _on_every_runtime(
-    bundle: Bundle, feeds: Arrays, progress: Callable[[str, float], None] | None
-) -> tuple[OnRuntime, ...]:
-    """The bundle in a32 on all that is installed: each in turns with the first, and its outputs beside that one's."""
-    from contextlib import ExitStack
-
-    from edgetok import comparison, runtimes
-    from edgetok.fidelity import compare_outputs
-    from edgetok.report import OnRuntime
-    from edgetok.worker import Worker
-
-    samples = bundle.samples("inputs")
-    with ExitStack() as stack:
-        sides = [replace(side(bundle, feeds, runtime=name), label=name) for name in runtimes.of_files()]
-        workers = [stack.enter_context(Worker(each)) for each in sides]
-        outputs = [worker.run(samples) for worker in workers]
-        if len(workers) == 1:
-            return (OnRuntime(runtime=workers[0].description, median=median(workers[0].sample(15))),)
-        compared = comparison.compare([*workers[1:], workers[0]], progress=progress)
-    first = median(theirs for _, theirs in compared[0].rounds)
-    return (
-        OnRuntime(runtime=workers[0].description, median=first),
-        *(
-            OnRuntime(
-                runtime=worker.description,
-                median=median(ours for ours, _ in each.rounds),
-                speedup=each.speedup,
-                fidelity=compare_outputs(got, outputs[0], samples.get("attention_mask")),
-            )
-            for worker, each, got in zip(workers[1:], compared, outputs[1:], strict=True)
-        ),
     )
 
 
