@@ -1,12 +1,9 @@
-"""The report as a page: whole, quiet, readable by a program, and opened by a real browser."""
+"""The report as a page: whole, quiet, readable by a program; tests/test_browser.py opens it."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
 
 from edgetok.comparison import Comparison
 from edgetok.conditions import Conditions, Energy, Span
@@ -168,32 +165,3 @@ def test_a_limit_is_judged_by_the_interval():
     assert verdict(Limits(min_cosine=0.9)) == "warn"  # nothing was compared
     with pytest.raises(UsageError, match="a cosine of 1.5: -1 to 1 are accepted"):
         Limits(min_cosine=1.5)
-
-
-CHROMIUM = (
-    "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-)  # fmt: skip
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("blocks", [12, 500])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_browser_shows_it(tmp_path, theme, blocks):
-    """No console message, both themes, nothing wider than a narrow screen, 500 blocks in less than two seconds."""
-    if shutil.which("chromium") is None:
-        pytest.skip("no chromium: apt install chromium")
-    file, shot = tmp_path / "report.html", tmp_path / "shot.png"
-    # A page scrolls sideways where its content is wider than its window: the script that finds out is the test's own.
-    script = "<script>console.log('WIDTH', document.documentElement.scrollWidth, performance.now())</script>"
-    file.write_text(profile_page(made(blocks=blocks)).replace("</body>", script + "</body>"))
-    preferred = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
-    written = [f"--user-data-dir={tmp_path}/user", f"--screenshot={shot}", "--window-size=500,4000"]
-    done = subprocess.run([*CHROMIUM, *written, *preferred, file.as_uri()], capture_output=True, text=True, timeout=120)
-    told = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert len(told) == 1, told
-    width, ready = map(float, re.search(r"WIDTH (\d+) ([\d.]+)", told[0]).groups())
-    assert width <= 500 and ready < 2000
-    with Image.open(shot) as picture:
-        paper = picture.convert("RGB").getpixel((2, 3990))
-        assert (sum(paper) < 150) == (theme == "dark") and len(picture.convert("RGB").getcolors(1 << 24)) > 50
