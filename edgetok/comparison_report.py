@@ -158,7 +158,7 @@ def _choose(rows: Sequence[Compared], rounds: Sequence[Sequence[float]]) -> tupl
         return None, f"none of {len(rows)} is shown to keep {demanded}: {found}"
     first, *others = keeping
     chosen = rows[first]
-    why = f"{chosen.label}: {chosen.milliseconds:.3g} ms, the fastest of {len(keeping)} that keep {demanded}"
+    why = f"{chosen.label}: {chosen.milliseconds:.4g} ms, the fastest of {len(keeping)} that keep {demanded}"
     if ties := [rows[i].label for i in others if not _is_slower(rows, i, first, rounds)]:
         why += f"; {', '.join(ties)} {'is' if len(ties) == 1 else 'are'} not shown to be slower"
     if open_ := [row.label for row in rows[:first] if all(limit.verdict != "fail" for limit in row.limits)]:

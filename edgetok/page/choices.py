@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKER, LEAST_MARKER = 110.0, 20.0  # square points: of the largest file, and at least
-LONGEST = 24  # letters of a name that is written beside its point
+LONGEST = 28  # letters of a name in a figure
 ALIKE = 0.02  # files whose sizes differ by a smaller share get one marker
 
 
@@ -46,7 +46,7 @@ def pareto(points: Sequence[Point], *, least: float | None = None, most: float |
         axes.set_xlabel("ms of a run")
         axes.margins(x=0.08, y=0.14)
         nearness.along(axes)
-        _legend(axes, [point for _, point, _ in known])
+        _legend(axes, points)
         return svg(figure)
 
 
@@ -136,11 +136,11 @@ def _mark(axes: Axes, number: int, point: Point, place: tuple[float, float], are
     scale = 2.6 if point.chosen else 1.0  # a star of the same area looks smaller than a disc
     marker = "*" if point.chosen else "o"
     axes.scatter(*place, s=area * scale, color=color, marker=marker, linewidths=0, zorder=3)
+    # Nothing is faster and nearer than a point of the front: the room to its upper left is free.
+    offset, side = ((-4, 5), "right") if point.best or point.chosen else ((4, -11), "left")
     axes.annotate(
-        f"{number} {point.label}" if point.chosen and len(point.label) <= LONGEST else str(number),
-        place, (7, -13) if point.chosen else (5, 5), textcoords="offset points", fontsize=9,
-        fontweight="bold" if point.chosen else "normal",
-        color=INK if point.best or point.chosen else FAINT,
+        str(number), place, offset, textcoords="offset points", fontsize=9, ha=side,
+        fontweight="bold" if point.chosen else "normal", color=INK if point.best or point.chosen else FAINT,
     )  # fmt: skip
 
 
@@ -162,18 +162,24 @@ def _front(axes: Axes, figures: Sequence[tuple[float, float]]) -> None:
 def _legend(axes: Axes, points: Sequence[Point]) -> None:
     from matplotlib.lines import Line2D
 
-    kinds = [("chosen", SERIES[1], "*", any(each.chosen for each in points))]
-    kinds += [("on the front", SERIES[0], "o", any(each.best and not each.chosen for each in points))]
-    kinds += [("beaten", FAINT, "o", any(not each.best and not each.chosen for each in points))]
-    shown = [Line2D([], [], color=color, marker=marker, linestyle="", label=name)
-             for name, color, marker, there in kinds if there]  # fmt: skip
+    chosen = [f"chosen: {number} {_short(each.label)}" for number, each in enumerate(points, 1) if each.chosen]
+    kinds = [(name, SERIES[1], "*") for name in chosen]
+    if any(each.best and not each.chosen for each in points):
+        kinds.append(("on the front", SERIES[0], "o"))
+    if any(not each.best and not each.chosen and each.cosine is not None for each in points):
+        kinds.append(("beaten", FAINT, "o"))
+    shown = [Line2D([], [], color=color, marker=marker, linestyle="", label=name) for name, color, marker in kinds]
     axes.legend(handles=shown, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def _rows(axes: Axes, report: ComparisonReport) -> None:
-    names = [row.label if len(row.label) <= LONGEST else f"{row.label[:LONGEST]}…" for row in report.rows]
-    axes.set_yticks(range(len(names)), [f"{number} {name}" for number, name in enumerate(names, 1)])
+    names = [f"{number} {_short(row.label)}" for number, row in enumerate(report.rows, 1)]
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(report.rows) - 0.5, -0.5)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _height(rows: int) -> float:
