@@ -179,7 +179,8 @@ def sweep(
             if choice not in {entry.reduce for entry in journal.entries}:
                 journal.append(bench.evaluate(choice))
         measured = [entry for entry in journal.entries if entry.reduce in choices]
-        table = _table(measured, bench, name, machine, wanted, wanted and tuning.decide(measured, wanted))
+        decision = None if wanted is None else tuning.decide(measured, wanted)
+        table = _table(measured, bench, name, machine, wanted, decision)
     if out is not None:
         tradeoff.save(table, out)
     return table
