@@ -2,8 +2,10 @@
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from edgetok.comparison import Comparison
 from edgetok.conditions import Conditions, Energy, Span
@@ -12,7 +14,8 @@ from edgetok.layers import Layer, LayerTable, NodeTime, Operator, ProfiledRun, o
 from edgetok.limits import Limits, judge, milliseconds
 from edgetok.manifest import Fidelity
 from edgetok.page.html import profile_page
-from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
+from edgetok.render import render
+from edgetok.report import Check, Latency, Measured, Memory, OnRuntime, ProfileReport
 from edgetok.roofline import Roof, Roofline, Work
 from edgetok.statistics import quantile, ratio
 from edgetok.timing import Timing, WarmUp
@@ -124,6 +127,23 @@ def test_a_model_alone():
     report = made().model_copy(update={"against": None, "comparison": None, "fidelity": (), "limits": ()})
     found = Reader(profile_page(report))
     assert FIGURES - set(found.ids) == {"figure-speedup"} and "No limit was demanded" in found.text
+
+
+def test_each_runtime_is_told_with_its_accuracy_or_its_reason():
+    near = (Fidelity(output="logits", cosine=0.987654, sqnr_db=30.0, max_abs=0.1),)
+    faster = OnRuntime(
+        runtime={"runtime": "openvino", "version": "2026.4", "precision": "f32"}, median=16.0,
+        speedup=ratio([(20.0, 16.0)] * 9), fidelity=near, original=near,
+    )  # fmt: skip
+    first = OnRuntime(runtime={"runtime": "onnxruntime", "version": "1.32.0"}, median=20.0, original=near)
+    broken = OnRuntime(runtime={"runtime": "other"}, refused="it cannot load model.onnx")
+    update = {"runtimes": (first, faster, broken), "runtime_why": "the default, which runs every bundle"}
+    report = made().model_copy(update=update)
+    page, shown = Reader(profile_page(report)).text, StringIO()
+    render(report, Console(file=shown, width=100))
+    for text in (page, shown.getvalue()):
+        assert "other does not run it: it cannot load model.onnx" in text and text.count("0.987654") == 3
+        assert "untime: onnxruntime, the default, which runs every bundle" in text and "1.25" in text
 
 
 def test_five_hundred_blocks():
