@@ -69,6 +69,12 @@ class Bundle:
         return self.path / (MODEL if self.manifest.tokenizer is None else ENCODER)
 
     @property
+    def bytes(self) -> int:
+        """Of what runs, graphs and weights; the samples are left out."""
+        files = self.manifest.files.items()
+        return sum(file.bytes for name, file in files if not name.startswith("samples/"))
+
+    @property
     def decoder_path(self) -> Path:
         """The decoder of a discrete tokenizer.
 

@@ -35,6 +35,7 @@ class Environment(BaseModel):
         memory_bytes: of the machine, or of the control group where that is less.
         governors: the frequency governors in use; empty where the system does not say.
         max_mhz: the highest frequency that they allow.
+        power_mode: a Jetson's, by nvpmodel's number; None elsewhere.
         packages: versions by package name; None where one is absent.
     """
 
@@ -52,6 +53,7 @@ class Environment(BaseModel):
     python: str
     governors: tuple[str, ...]
     max_mhz: int | None
+    power_mode: int | None
     packages: dict[str, str | None]
 
 
@@ -75,6 +77,7 @@ def environment(root: Path = _ROOT) -> Environment:
         python=platform.python_version(),
         governors=tuple(sorted(set(_cpufreq(root, "scaling_governor")))),
         max_mhz=max(frequencies) // 1000 if frequencies else None,
+        power_mode=power_mode(root),
         packages=tool_versions(),
     )
 
@@ -112,6 +115,12 @@ def highest_mhz(root: Path = _ROOT) -> float | None:
     """Give the highest frequency that the governors allow, or else the one that a core has now; None if neither."""
     allowed = [int(text) / 1e3 for text in _cpufreq(root, "scaling_max_freq") if text.isdigit()]
     return max(allowed or map(float, _cpuinfo(root, "cpu MHz")), default=None)
+
+
+def power_mode(root: Path = _ROOT) -> int | None:
+    """Give the number of a Jetson's power mode, as nvpmodel keeps it."""
+    found = re.search(r"pmode:0*(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
+    return int(found[1]) if found else None
 
 
 def cores_available(root: Path = _ROOT) -> int:

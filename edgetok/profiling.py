@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgetok import sensors
+from edgetok import pace, sensors
 from edgetok.comparison import Comparison, compare
 from edgetok.conditions import Conditions, Energy, conditions, energy, memory_line
 from edgetok.layers import LayerTable, ProfiledRun, layer_table, operator_table
@@ -88,17 +88,17 @@ def profile_model(
         scenario: how the queries come, where one was chosen.
         progress: told what is being done and how far it is.
     """
-    load = _load_check()
+    load = load_check()
     sides = [side for side in (model, against) if side]
     with ExitStack() as stack:
         recorder = stack.enter_context(Recorder(stack.enter_context(sensors.opened())))
-        idle = _rest(recorder, effort)
+        idle = rest(recorder, effort)
         # One after the other: a worker that still loads its model would disturb the one that is measured.
         workers, alone = [], []
         for side in sides:
             worker = stack.enter_context(Worker(side))
             workers.append(worker)
-            alone.append(_measure(worker, recorder, idle, effort, progress))
+            alone.append(measure(worker, recorder, idle, effort, progress))
         timings = [each.timing for each in alone]
         comparison = _compare(workers, effort, progress) if against else None
         runs = _profile(workers, timings, effort, progress)
@@ -129,17 +129,24 @@ def profile_model(
         limits=judge(limits, measured[0].latency.p99, fidelity),
         checks=(
             load,
-            _governor_check(),
-            *([_alike_check(measured[0], measured[1], comparison)] if comparison else []),
-            *(check for each in measured for check in _checks(each, effort)),
+            governor_check(),
+            *([alike_check(measured[0].latency, measured[1].latency, comparison)] if comparison else []),
+            *(
+                check
+                for each in measured
+                for check in (
+                    *timing_checks(each.label, each.latency, each.conditions.throttles, effort),
+                    *_layer_checks(each),
+                )
+            ),
         ),
     )
     return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True)}))
 
 
 @dataclass(frozen=True)
-class _Alone:
-    """What one side did by itself."""
+class Alone:
+    """What one side did by itself, while no other ran."""
 
     timing: Timing
     memory: Memory
@@ -147,7 +154,7 @@ class _Alone:
     conditions: Conditions
 
 
-def _rest(recorder: Recorder, effort: Effort) -> list[Moment]:
+def rest(recorder: Recorder, effort: Effort) -> list[Moment]:
     """The machine's power before anything is loaded, where it has sensors for that."""
     start = recorder.now()
     if recorder.sensors:
@@ -155,9 +162,10 @@ def _rest(recorder: Recorder, effort: Effort) -> list[Moment]:
     return recorder.between(start, recorder.now())
 
 
-def _measure(
+def measure(
     worker: Worker, recorder: Recorder, idle: Sequence[Moment], effort: Effort, progress: Progress | None
-) -> _Alone:
+) -> Alone:
+    """Latency, memory, energy and conditions of a side, which runs alone; `idle` is of `rest`."""
     recorder.watch(worker.pid)
     loaded = recorder.now()
     timing = worker.measure(
@@ -169,7 +177,7 @@ def _measure(
         progress=progress,
     )
     moments, running = recorder.between(loaded, recorder.now()), recorder.between(*timing.window)
-    return _Alone(
+    return Alone(
         timing=timing,
         memory=Memory(
             peak=worker.peak_memory(), before_loading=worker.memory_before, timeline=memory_line(moments[1:])
@@ -205,8 +213,8 @@ def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> lis
     return [replace(table, mean_tokens=side.mean_tokens) for side, table in zip(sides, tables, strict=True)]
 
 
-def _load_check() -> Check:
-    """Whether others use the machine; asked before anything is run."""
+def load_check() -> Check:
+    """Whether others use the machine; to be asked before anything is run."""
     import psutil
 
     cores, load = os.cpu_count() or 1, psutil.getloadavg()[0]
@@ -214,7 +222,8 @@ def _load_check() -> Check:
     return Check(name="idle machine", verdict=verdict, detail=f"load average {load:.2f} on {cores} cores at the start")
 
 
-def _governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
+def governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
+    """Whether the system holds the CPU's clock where it is."""
     governors = {file.read_text().strip() for file in cpus.glob("cpu*/cpufreq/scaling_governor")}
     if not governors:
         return Check(name="clock", verdict="unknown", detail="the system does not say how it sets the CPU's clock")
@@ -222,32 +231,51 @@ def _governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
     return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
 
 
-def _alike_check(ours: Measured, theirs: Measured, comparison: Comparison) -> Check:
+def alike_check(ours: Latency, theirs: Latency, comparison: Comparison) -> Check:
     """Whether the machine was alike when each side was measured alone: the medians' ratio is then that of the turns."""
-    alone = theirs.latency.median.value / ours.latency.median.value
+    alone = theirs.median.value / ours.median.value
     apart = abs(alone / comparison.speedup.value - 1)
     told = f"{alone:.2f}x by their latencies alone, {comparison.speedup.value:.2f}x in turns"
+    name = f"like states, {comparison.label} and {comparison.against}"
     if apart > UNLIKE:
-        return Check(name="sides in like states", verdict="warn", detail=f"{told}: trust the turns")
-    return Check(name="sides in like states", verdict="pass", detail=told)
+        return Check(name=name, verdict="warn", detail=f"{told}: trust the turns")
+    return Check(name=name, verdict="pass", detail=told)
 
 
-def _checks(measured: Measured, effort: Effort) -> list[Check]:
-    latency, layers, percentile = measured.latency, measured.layers, f"p{effort.percentile * 100:g}"
-    needed, slower = max(effort.least, runs_needed(effort.percentile)), layers.whole / latency.median.value - 1
-    unexplained = layers.between_nodes / layers.whole
+def timing_checks(label: str, latency: Latency, throttles: Mapping[str, int], effort: Effort) -> list[Check]:
+    """Whether a side's runs may be trusted: nothing slowed the machine, they were steady, enough, and of one pace.
 
-    def check(name: str, passed: bool, detail: str) -> Check:
-        return Check(name=f"{name}, {measured.label}", verdict="pass" if passed else "warn", detail=detail)
-
-    slowed = ", ".join(f"{reason} ({count})" for reason, count in measured.conditions.throttles.items() if count)
-    throttling = check("throttling", not slowed, slowed or "none counted")
-    warm = latency.warm_up
+    Args:
+        label: of the side.
+        latency: every run of it.
+        throttles: how often the hardware slowed itself down meanwhile, by reason; empty where it does not say.
+        effort: what was asked of the measurement.
+    """
+    needed, percentile = max(effort.least, runs_needed(effort.percentile)), f"p{effort.percentile * 100:g}"
+    slowed = ", ".join(f"{reason} ({count})" for reason, count in throttles.items() if count)
+    warm, uneven = latency.warm_up, pace.in_words(latency.milliseconds)
     return [
-        *([throttling] if measured.conditions.throttles else []),
-        check("warm-up", warm.steady, f"{'steady' if warm.steady else 'not steady'} after {warm.runs} runs"),
-        check("drift", abs(latency.drift) <= DRIFT, f"second half of the runs {latency.drift:+.1%} against the first"),
-        check("runs", latency.runs >= needed, f"{latency.runs} made, {percentile} needs {needed}"),
-        check("profiler", abs(slower) <= PROFILER_COST, f"a run takes {slower:+.1%} with it on"),
-        check("layers", abs(unexplained) <= UNEXPLAINED, f"{unexplained:.1%} of a run lies between nodes"),
+        *([_check("throttling", label, not slowed, slowed or "none counted")] if throttles else []),
+        _check("warm-up", label, warm.steady, f"{'steady' if warm.steady else 'not steady'} after {warm.runs} runs"),
+        _check(
+            "drift", label, abs(latency.drift) <= DRIFT,
+            f"second half of the runs {latency.drift:+.1%} against the first",
+        ),
+        _check("pace", label, uneven is None, uneven or "no slow spell, no two speeds"),
+        _check("runs", label, latency.runs >= needed, f"{latency.runs} made, {percentile} needs {needed}"),
+    ]  # fmt: skip
+
+
+def _layer_checks(measured: Measured) -> list[Check]:
+    layers = measured.layers
+    slower, unexplained = layers.whole / measured.latency.median.value - 1, layers.between_nodes / layers.whole
+    return [
+        _check("profiler", measured.label, abs(slower) <= PROFILER_COST, f"a run takes {slower:+.1%} with it on"),
+        _check(
+            "layers", measured.label, abs(unexplained) <= UNEXPLAINED, f"{unexplained:.1%} of a run lies between nodes"
+        ),
     ]
+
+
+def _check(name: str, label: str, passed: bool, detail: str) -> Check:
+    return Check(name=f"{name}, {label}", verdict="pass" if passed else "warn", detail=detail)

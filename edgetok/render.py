@@ -10,6 +10,7 @@ from edgetok.comparison import Comparison
 from edgetok.conditions import Energy
 from edgetok.layers import LayerTable
 from edgetok.limits import Judged
+from edgetok.manifest import Fidelity
 from edgetok.report import Check, Measured, OnRuntime, ProfileReport, SparseLayer, TokenStatistics
 from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
@@ -24,6 +25,9 @@ def render(report: ProfileReport, console: Console) -> None:
     if report.scenario:
         console.print(report.scenario, width=WIDTH, style="bold", markup=False, highlight=False)
     console.print(_summary(report.device, sides), width=WIDTH)
+    if report.runtime_why:
+        runtime = report.model.runtime["runtime"]
+        console.print(f"Runtime: {runtime}, {report.runtime_why}\n", width=WIDTH, markup=False, highlight=False)
     if report.comparison:
         console.print(_comparison(report.comparison), width=WIDTH)
     if report.roofline:
@@ -125,18 +129,25 @@ def _tokenizer(found: TokenStatistics) -> Group:
     return Group(table, Text("\n".join(lines) + "\n"))
 
 
-def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Table:
+def _runtimes(runtimes: tuple[OnRuntime, ...]) -> Group:
     first = runtimes[0].runtime["runtime"]
     table = Table(title="The bundle on each runtime, in turns", title_justify="left", caption_justify="left")
-    table.caption = f"speed-up and least cosine of an output are set against {first}"
-    for name in ("", "precision", "ms", "speed-up", "cosine"):
+    table.caption = f"speed-up, and the least cosine of an output: to {first}'s, and to the original model's"
+    for name in ("", "precision", "ms", "speed-up", f"cosine to {first}", "to the original"):
         table.add_column(name, justify="left" if name in ("", "precision") else "right")
     for each in runtimes:
-        ratio = "1" if each.speedup is None else _quantile(each.speedup)
-        cosine = "1" if each.speedup is None else f"{min(found.cosine for found in each.fidelity):.6f}"
-        name = f"{each.runtime['runtime']} {each.runtime['version']}"
-        table.add_row(name, each.runtime.get("precision", "the graph's"), _number(each.median), ratio, cosine)
-    return table
+        if each.median is not None:
+            ratio = "1" if each.speedup is None else _quantile(each.speedup)
+            cosine = "1" if each.speedup is None else _least(each.fidelity)
+            name = f"{each.runtime['runtime']} {each.runtime['version']}"
+            precision = each.runtime.get("precision", "the graph's")
+            table.add_row(name, precision, _number(each.median), ratio, cosine, _least(each.original))
+    refused = [f"{each.runtime['runtime']} does not run it: {each.refused}" for each in runtimes if each.refused]
+    return Group(table, Text("\n".join([*refused, ""])))
+
+
+def _least(fidelity: tuple[Fidelity, ...]) -> str:
+    return f"{min(found.cosine for found in fidelity):.6f}" if fidelity else ""
 
 
 def _sparse(layers: tuple[SparseLayer, ...]) -> Table:

@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgetok.comparison import Comparison
 from edgetok.conditions import Conditions, Energy
-from edgetok.errors import OutputError
+from edgetok.errors import InputError, OutputError
 from edgetok.layers import Layer, LayerTable, Operator
 from edgetok.limits import Judged
 from edgetok.manifest import Fidelity
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edgetok.page.pictures import TokenPicture
 
 Verdict = Literal["pass", "warn", "unknown"]
+REPORT = "report.json"
+MOST_BYTES = 64 << 20  # of a saved profile; a run takes nine bytes of it, a node of the trace none
 SCOPE = "host wall time of one run, from input arrays in memory to output arrays in memory; no preprocessing"
 
 
@@ -76,7 +78,7 @@ class Memory(_Record):
 
 
 class Measured(_Record):
-    """One model, measured."""
+    """One model, measured. `bytes` are of its graphs and weights; None where that is not known."""
 
     label: str
     model_id: str
@@ -87,18 +89,23 @@ class Measured(_Record):
     conditions: Conditions
     layers: LayerTable
     operators: tuple[Operator, ...]
+    bytes: int | None = None
 
 
 class OnRuntime(_Record):
     """The same bundle on one of the installed runtimes, in turns with the first of them.
 
     `median` is of the turns, in milliseconds; `speedup` and `fidelity` set it against the first, and are empty for it.
+    `original` sets its outputs for the bundle's samples against the original model's. `refused` says why a runtime does
+    not run the bundle; all else is empty then.
     """
 
     runtime: dict[str, str]
-    median: float
+    median: float | None = None
     speedup: Quantile | None = None
     fidelity: tuple[Fidelity, ...] = ()
+    original: tuple[Fidelity, ...] = ()
+    refused: str | None = None
 
 
 class TokenStatistics(_Record):
@@ -146,7 +153,8 @@ class ProfileReport(_Record):
     """A profile. `schema_version` grows whenever a reader of the JSON would have to change.
 
     `limits` are what was demanded, `fidelity` what the bundle's manifest says of its outputs, `command` what was typed,
-    `roofline` the model's least time on the device, `scenario` how the queries came, where one was chosen.
+    `roofline` the model's least time on the device, `scenario` how the queries came, where one was chosen,
+    `runtime_why` why it ran on that runtime.
     """
 
     schema_version: Literal[1] = 1
@@ -160,6 +168,7 @@ class ProfileReport(_Record):
     fidelity: tuple[Fidelity, ...] = ()
     limits: tuple[Judged, ...] = ()
     roofline: Roofline | None = None
+    runtime_why: str | None = None
     runtimes: tuple[OnRuntime, ...] = ()
     tokenizer: TokenStatistics | None = None
     sparse: tuple[SparseLayer, ...] = ()
@@ -199,16 +208,35 @@ def save(
     Raises:
         OutputError: the folder exists and `force` is not set, or it cannot be written.
     """
-    if folder.exists() and not force:
-        raise OutputError(f"{folder} exists already: name another folder, or pass --force to write into it")
-    from edgetok.page.html import page
+    from edgetok.page.html import profile_page
 
+    check_folder(folder, force)
     files = {
-        "report.html": page(report, pictures),
+        "report.html": profile_page(report, pictures),
         "report.json": report.model_dump_json(indent=2) + "\n",
         "layers.csv": layers_csv(report),
         "trace.json": json.dumps(trace) + "\n",
     }
+    write_folder(files, folder)
+
+
+def check_folder(folder: Path, force: bool) -> Path:
+    """Make sure that a report's folder may be written, and give its path back; worth asking before the long work.
+
+    Raises:
+        OutputError: it exists and `force` is not set.
+    """
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists already: name another folder, or pass --force to write into it")
+    return folder
+
+
+def write_folder(files: Mapping[str, str], folder: Path) -> None:
+    """Write texts by file name into a folder, all of them or nothing; of one that exists, only these are replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -223,3 +251,32 @@ def save(
                 os.replace(complete / name, folder / name)
     except OSError as error:
         raise OutputError(f"cannot write the report to {folder}: {error.strerror}") from error
+
+
+def read(path: Path) -> ProfileReport:
+    """A profile that was saved.
+
+    Args:
+        path: its folder, or the report.json within.
+
+    Raises:
+        InputError: there is none, or it is of another version.
+    """
+    file = path / REPORT if path.is_dir() else path
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file} is {file.stat().st_size} bytes long: no profile is longer than {MOST_BYTES}")
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(data, dict) or "model" not in data:
+        raise InputError(f"{file} is no profile: report.json as edgetok profile -o DIR writes it is accepted")
+    if data.get("schema_version") != 1:
+        raise InputError(f"{file} has schema version {data.get('schema_version')!r}; this edgetok reads version 1")
+    try:
+        return ProfileReport.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; measure it again") from error

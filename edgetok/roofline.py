@@ -8,14 +8,12 @@ run reads again, or keeps in between, makes it slower than this, never faster.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetok.files import text_of
-from edgetok.fingerprint import cores_available, highest_mhz
+from edgetok.fingerprint import cores_available, highest_mhz, power_mode
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -128,19 +126,13 @@ def roof(device: Device, machine: Machine, precision: Precision, root: Path = Pa
     precision = "fp16" if precision == "bf16" else precision
     if device.kind == "cpu":
         return _processor(device, machine, precision, root)
-    number = live_mode(root)
+    number = power_mode(root)
     live = next((mode for mode in device.modes if number is not None and mode.id == number), None)
     if (peak := device.peak(precision, live.name if live else None)) is None:
         return None
     mode = live or device.mode()
     which = "the mode it is in" if live else "the mode it ships in; nvpmodel does not tell the live one"
     return Roof(peak, mode.bandwidth_gbs * 1e9, f"{mode.units} units at {mode.mhz:g} MHz: {mode.name}, {which}")
-
-
-def live_mode(root: Path = Path("/")) -> int | None:
-    """The number of a Jetson's power mode, as nvpmodel keeps it."""
-    found = re.search(r"pmode:0*(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
-    return int(found[1]) if found else None
 
 
 def _processor(device: Device, machine: Machine, precision: Precision, root: Path) -> Roof | None:

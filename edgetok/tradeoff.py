@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from edgetok.errors import OutputError, UsageError
 from edgetok.evaluation import Evaluation
-from edgetok.report import SCOPE
-from edgetok.tuning import Decision, Verdict, unreduced
+from edgetok.pareto import Point, front
+from edgetok.report import REPORT, SCOPE, write_folder
+from edgetok.tuning import Decision, Verdict, Wanted, unreduced
 
 
 class _Record(BaseModel):
@@ -33,7 +34,7 @@ class Row(_Record):
         milliseconds: of the unreduced model, divided by the speed-up.
         speedup: against the unreduced model, in turns; the median of the rounds.
         low, high: its 95 % interval.
-        best: whether no other is both faster and nearer to the original.
+        best: whether it is on the Pareto front: nothing is as fast and as near, and better in one of the two.
     """
 
     reduce: str
@@ -48,7 +49,10 @@ class Row(_Record):
 
 
 class Tradeoff(_Record):
-    """Choices, the fastest first. `schema_version` grows whenever a reader of the JSON would have to change."""
+    """Choices, the fastest first. `schema_version` grows whenever a reader of the JSON would have to change.
+
+    `wanted` is what was asked for, `verdict`, `why` and `chosen` what came of it; None where nothing was.
+    """
 
     schema_version: Literal[1] = 1
     source: str
@@ -57,6 +61,7 @@ class Tradeoff(_Record):
     scope: str = SCOPE
     rows: tuple[Row, ...]
     left_out: dict[str, str] = {}
+    wanted: Wanted | None = None
     verdict: Verdict | None = None
     why: str | None = None
     chosen: str | None = None
@@ -71,6 +76,7 @@ class Tradeoff(_Record):
         source: str,
         device: str,
         measured_on: Mapping[str, str],
+        wanted: Wanted | None = None,
         decision: Decision | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> Tradeoff:
@@ -83,27 +89,40 @@ class Tradeoff(_Record):
             source: what was reduced.
             device: the name of the machine.
             measured_on: `edgetok.evaluation.Bench.identity`.
-            decision: what a tuner makes of it.
+            wanted: what the user asks for.
+            decision: what comes of it.
             left_out: choices that the model refuses, and why.
         """
         base = unreduced(evaluations)
         whole = Row(
             reduce="", tokens=tokens, flops=1, cosine=cosine, milliseconds=base, speedup=1, low=1, high=1, best=True
         )  # fmt: skip
-        rows: list[Row] = []
-        for row in sorted([whole, *(_row(each, base) for each in evaluations)], key=lambda row: row.milliseconds):
-            nearest = max((faster.cosine for faster in rows), default=-2)
-            rows.append(row.model_copy(update={"best": row.cosine > nearest}))
+        rows = sorted([whole, *(_row(each, base) for each in evaluations)], key=lambda row: row.milliseconds)
+        best = front([(row.milliseconds, row.cosine) for row in rows])
         return cls(
             source=source,
             device=device,
             measured_on=dict(measured_on),
-            rows=tuple(rows),
+            rows=tuple(row.model_copy(update={"best": on}) for row, on in zip(rows, best, strict=True)),
             left_out=dict(left_out or {}),
+            wanted=wanted,
             verdict=decision.verdict if decision else None,
             why=decision.why if decision else None,
             chosen=decision.chosen.reduce if decision and decision.chosen else None,
         )
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The rows, as the Pareto picture takes them; the unreduced model is chosen where reducing does not pay."""
+        base = next(row.milliseconds for row in self.rows if not row.reduce)
+        chosen = {"reduce": self.chosen, "do not reduce here": ""}.get(self.verdict or "")
+        return tuple(
+            Point(
+                row.reduce or "unreduced", row.milliseconds, row.cosine, row.high and base / row.high,
+                row.low and base / row.low, best=row.best, chosen=row.reduce == chosen,
+            )
+            for row in self.rows
+        )  # fmt: skip
 
     def csv(self) -> str:
         """One line a choice."""
@@ -133,23 +152,34 @@ def check_table(out: Path, force: bool) -> Path:
     """Make sure that a table may be written, and give its path back; worth asking before the long work.
 
     Raises:
-        UsageError: neither .json nor .csv.
-        OutputError: the file exists.
+        UsageError: neither .json nor .csv, nor a folder's name.
+        OutputError: it exists.
     """
-    if out.suffix not in (".json", ".csv"):
-        raise UsageError(f"{out}: accepted are names that end in .json or .csv")
+    if out.suffix not in (".json", ".csv", ""):
+        raise UsageError(f"{out}: accepted are names that end in .json or .csv, and a folder's, without an ending")
     if out.exists() and not force:
-        raise OutputError(f"{out} exists already: name another file, or replace it with --force")
+        raise OutputError(f"{out} exists already: name another {_kind(out)}, or replace it with --force")
+    if out.exists() and out.is_dir() != (_kind(out) == "folder"):
+        raise OutputError(f"{out} is no {_kind(out)}, and is not replaced by one: name another")
     return out
 
 
+def _kind(out: Path) -> str:
+    return "file" if out.suffix else "folder"
+
+
 def save(table: Tradeoff, out: Path) -> None:
-    """Write a table, whole or not at all.
+    """Write a table, whole or not at all: one file, .json, .csv or .html, or a folder with all three.
 
     Raises:
         OutputError: it cannot be written.
     """
-    text = table.csv() if out.suffix == ".csv" else table.model_dump_json(indent=2) + "\n"
+    from edgetok.page.html import tradeoff_page
+
+    if not out.suffix:
+        files = {REPORT: _json(table), "report.html": tradeoff_page(table), "table.csv": table.csv()}
+        return write_folder(files, out)
+    text = {".csv": Tradeoff.csv, ".json": _json, ".html": tradeoff_page}[out.suffix](table)
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -159,3 +189,7 @@ def save(table: Tradeoff, out: Path) -> None:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _json(table: Tradeoff) -> str:
+    return table.model_dump_json(indent=2) + "\n"

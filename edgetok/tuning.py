@@ -237,7 +237,7 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
     base = unreduced(evaluations)
     goal = wanted.goal(base)
     if goal.latency is not None and goal.latency >= 1:
-        return Decision("do not reduce here", f"the unreduced model takes {base:.3g} ms, which meets the target")
+        return Decision("do not reduce here", f"the unreduced model takes {base:.4g} ms, which meets the target")
 
     def latency(each: Evaluation) -> float:
         return 1 / each.speedup.value
@@ -246,7 +246,7 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
     holding = [each for each in faster if goal.holds(latency(each), each.cosine)]
     if holding:
         best = min(holding, key=lambda each: (goal.cost(latency(each), each.cosine), latency(each)))
-        return Decision("reduce", f"{best.reduce}: {base * latency(best):.3g} ms, cosine {best.cosine:.4f}", best)
+        return Decision("reduce", f"{best.reduce}: {base * latency(best):.4g} ms, cosine {best.cosine:.4f}", best)
     if not faster:
         nearest = min(evaluations, key=latency)
         why = f"{len(evaluations)} measured, none is faster than the unreduced model beyond the interval; nearest: "
@@ -256,12 +256,12 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
         nearest = min(faster, key=latency)
         return Decision(
             "out of reach",
-            f"{len(evaluations)} measured, none takes at most {wanted.milliseconds:.3g} ms; nearest: "
-            f"{nearest.reduce}, {base * latency(nearest):.3g} ms, cosine {nearest.cosine:.4f}",
+            f"{len(evaluations)} measured, none takes at most {wanted.milliseconds:.4g} ms; nearest: "
+            f"{nearest.reduce}, {base * latency(nearest):.4g} ms, cosine {nearest.cosine:.4f}",
         )
     nearest = max(faster, key=lambda each: each.cosine)
     return Decision(
         "do not reduce here",
         f"{len(evaluations)} measured, none is faster and holds cosine {wanted.cosine:g}; nearest: "
-        f"{nearest.reduce}, cosine {nearest.cosine:.4f}, {base * latency(nearest):.3g} ms",
+        f"{nearest.reduce}, cosine {nearest.cosine:.4f}, {base * latency(nearest):.4g} ms",
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Feeds = dict[str, "np.ndarray"]
 
+DEFAULT = "onnxruntime"
 Source = Path | bytes | Callable[["Feeds"], "Feeds"]
 
 
@@ -98,7 +99,16 @@ def names() -> list[str]:
 def of_files() -> list[str]:
     """The names of the runtimes that run an ONNX file and whose package is installed; ONNX Runtime first."""
     found = [name for name, of in _classes().items() if name != "eager" and find_spec(of.package)]
-    return sorted(found, key=lambda name: (name != "onnxruntime", name))
+    return sorted(found, key=lambda name: (name != DEFAULT, name))
+
+
+def why(name: str) -> str:
+    """Why a bundle runs on that runtime, and what else is installed."""
+    others = [other for other in of_files() if other != name]
+    if name == DEFAULT:
+        told = f"{' and '.join(others)} can be asked for by --runtime" if others else "no other is installed"
+        return f"the default, which runs every bundle; {told}"
+    return f"as asked for by --runtime; the default is {DEFAULT}"
 
 
 def load(name: str) -> type[Runtime]:

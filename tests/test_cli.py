@@ -178,12 +178,6 @@ def test_lint_fails_where_something_does_not_run(texts: Path, capsys: pytest.Cap
     assert "Attention" in {finding["op"] for finding in findings if finding["severity"] == "error"}
 
 
-def test_compare(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "compare", texts, texts, "--rounds", 9)
-    assert len(found["comparisons"]) == 1
-    assert len(found["comparisons"][0]["rounds"]) == 9
-
-
 def test_techniques_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     from edgetok import technique
 

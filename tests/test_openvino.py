@@ -1,12 +1,15 @@
 """OpenVINO beside ONNX Runtime: the same outputs, the same blocks, bf16 only where the bundle says so."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from edgetok import api, runtimes
+from edgetok.api import measuring
+from edgetok.api.every_runtime import on_every_runtime
 from edgetok.bundle import open_bundle
 from edgetok.errors import InputError, SourceError, UsageError
 from edgetok.fidelity import compare_outputs
@@ -105,7 +108,36 @@ def test_every_runtime_in_turns(bundles, tmp_path):
     assert second.runtime["runtime"] == "openvino" and second.speedup.claimed
     assert all(each.cosine > 0.9999 for each in second.fidelity) and second.fidelity
     assert ProfileReport.model_validate_json((tmp_path / "report" / "report.json").read_text()) == report
-    assert "On each runtime" in (tmp_path / "report" / "report.html").read_text()
+    promised = {each.output: each.cosine for each in report.fidelity}
+    for each in (first, second):  # on either, as near to the original as at the export
+        assert {found.output: found.cosine for found in each.original} == pytest.approx(promised, abs=1e-5)
+    assert report.runtime_why == "the default, which runs every bundle; openvino can be asked for by --runtime"
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "On each runtime" in page and report.runtime_why in page
+
+
+def test_a_runtime_that_does_not_run_it_is_told(bundles, monkeypatch):
+    """The others are compared all the same; what ONNX Runtime itself cannot run is an error."""
+    bundle, side = open_bundle(bundles / "fp32"), measuring.side
+    feeds = measuring.first_sample(bundle)
+
+    def broken(name):
+        def made(*given, runtime):
+            found = side(*given, runtime=runtime)
+            return replace(found, model=found.model.with_name("gone.onnx")) if runtime == name else found
+
+        return made
+
+    monkeypatch.setattr(measuring, "side", broken("openvino"))
+    first, second = on_every_runtime(bundle, feeds, None)
+    assert first.median > 0 and second.median is None and "OpenVINO" in second.refused and "gone.onnx" in second.refused
+    monkeypatch.setattr(measuring, "side", broken("onnxruntime"))
+    with pytest.raises(SourceError, match="onnxruntime .* cannot load gone.onnx"):
+        on_every_runtime(bundle, feeds, None)
+
+
+def test_why_a_runtime_was_used():
+    assert runtimes.why("openvino") == "as asked for by --runtime; the default is onnxruntime"
 
 
 def test_what_cannot_be(bundles):

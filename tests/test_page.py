@@ -1,12 +1,11 @@
-"""The report as a page: whole, quiet, readable by a program, and opened by a real browser."""
+"""The report as a page: whole, quiet, readable by a program; tests/test_browser.py opens it."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
+from io import StringIO
 
 import pytest
-from PIL import Image
+from rich.console import Console
 
 from edgetok.comparison import Comparison
 from edgetok.conditions import Conditions, Energy, Span
@@ -14,8 +13,9 @@ from edgetok.errors import UsageError
 from edgetok.layers import Layer, LayerTable, NodeTime, Operator, ProfiledRun, operator_table
 from edgetok.limits import Limits, judge, milliseconds
 from edgetok.manifest import Fidelity
-from edgetok.page.html import page
-from edgetok.report import Check, Latency, Measured, Memory, ProfileReport
+from edgetok.page.html import profile_page
+from edgetok.render import render
+from edgetok.report import Check, Latency, Measured, Memory, OnRuntime, ProfileReport
 from edgetok.roofline import Roof, Roofline, Work
 from edgetok.statistics import quantile, ratio
 from edgetok.timing import Timing, WarmUp
@@ -96,41 +96,58 @@ class Reader(HTMLParser):
 
 def test_every_figure_is_there_and_nothing_is_loaded():
     report = made()
-    text = page(report)
+    text = profile_page(report)
     found = Reader(text)
     assert set(found.ids) >= FIGURES and found.open == []
     assert "script" not in found.tags and all(each.startswith(("#", "data:,")) for each in found.loaded)
     assert not re.search(r"url\((?!#)|@import", text)
     assert "1.48 times as fast as original" in found.text and "edgetok profile small" in found.text
-    assert page(report) == text  # no date, nothing drawn
+    assert profile_page(report) == text  # no date, nothing drawn
 
 
 def test_colours_are_the_page_s():
-    text = page(made())
+    text = profile_page(made())
     assert not re.search(r"#0[1-6]0[1-6]0[1-6]", text)
     assert {f"var(--series-{i})" for i in range(3)} | {"var(--ink)"} <= set(re.findall(r"var\(--[\w-]+\)", text))
 
 
 def test_the_verdict_comes_first():
-    found = Reader(page(made())).text
+    found = Reader(profile_page(made())).text
     assert found.index("FAIL") < found.index("Latency") and "0.9700 of logits" in found
     assert made(limits=Limits()).verdict == "warn"  # of the clock
     assert made(limits=Limits(max_p99=30)).verdict == "warn"
 
 
 def test_names_are_text_not_markup():
-    found = Reader(page(made(label="<script>alert(1)</script>&")))
+    found = Reader(profile_page(made(label="<script>alert(1)</script>&")))
     assert "script" not in found.tags and "<script>alert(1)</script>&" in found.text
 
 
 def test_a_model_alone():
     report = made().model_copy(update={"against": None, "comparison": None, "fidelity": (), "limits": ()})
-    found = Reader(page(report))
+    found = Reader(profile_page(report))
     assert FIGURES - set(found.ids) == {"figure-speedup"} and "No limit was demanded" in found.text
 
 
+def test_each_runtime_is_told_with_its_accuracy_or_its_reason():
+    near = (Fidelity(output="logits", cosine=0.987654, sqnr_db=30.0, max_abs=0.1),)
+    faster = OnRuntime(
+        runtime={"runtime": "openvino", "version": "2026.4", "precision": "f32"}, median=16.0,
+        speedup=ratio([(20.0, 16.0)] * 9), fidelity=near, original=near,
+    )  # fmt: skip
+    first = OnRuntime(runtime={"runtime": "onnxruntime", "version": "1.32.0"}, median=20.0, original=near)
+    broken = OnRuntime(runtime={"runtime": "other"}, refused="it cannot load model.onnx")
+    update = {"runtimes": (first, faster, broken), "runtime_why": "the default, which runs every bundle"}
+    report = made().model_copy(update=update)
+    page, shown = Reader(profile_page(report)).text, StringIO()
+    render(report, Console(file=shown, width=100))
+    for text in (page, shown.getvalue()):
+        assert "other does not run it: it cannot load model.onnx" in text and text.count("0.987654") == 3
+        assert "untime: onnxruntime, the default, which runs every bundle" in text and "1.25" in text
+
+
 def test_five_hundred_blocks():
-    assert len(page(made(blocks=500))) < 6_000_000
+    assert len(profile_page(made(blocks=500))) < 6_000_000
 
 
 def test_operators_are_those_of_the_faster_half():
@@ -168,32 +185,3 @@ def test_a_limit_is_judged_by_the_interval():
     assert verdict(Limits(min_cosine=0.9)) == "warn"  # nothing was compared
     with pytest.raises(UsageError, match="a cosine of 1.5: -1 to 1 are accepted"):
         Limits(min_cosine=1.5)
-
-
-CHROMIUM = (
-    "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-)  # fmt: skip
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("blocks", [12, 500])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_browser_shows_it(tmp_path, theme, blocks):
-    """No console message, both themes, nothing wider than a narrow screen, 500 blocks in less than two seconds."""
-    if shutil.which("chromium") is None:
-        pytest.skip("no chromium: apt install chromium")
-    file, shot = tmp_path / "report.html", tmp_path / "shot.png"
-    # A page scrolls sideways where its content is wider than its window: the script that finds out is the test's own.
-    script = "<script>console.log('WIDTH', document.documentElement.scrollWidth, performance.now())</script>"
-    file.write_text(page(made(blocks=blocks)).replace("</body>", script + "</body>"))
-    preferred = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
-    written = [f"--user-data-dir={tmp_path}/user", f"--screenshot={shot}", "--window-size=500,4000"]
-    done = subprocess.run([*CHROMIUM, *written, *preferred, file.as_uri()], capture_output=True, text=True, timeout=120)
-    told = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert len(told) == 1, told
-    width, ready = map(float, re.search(r"WIDTH (\d+) ([\d.]+)", told[0]).groups())
-    assert width <= 500 and ready < 2000
-    with Image.open(shot) as picture:
-        paper = picture.convert("RGB").getpixel((2, 3990))
-        assert (sum(paper) < 150) == (theme == "dark") and len(picture.convert("RGB").getcolors(1 << 24)) > 50

@@ -1,6 +1,9 @@
 """The timing loop on a machine whose clock the test owns."""
 
 from itertools import count
+from math import log
+from random import Random
+from statistics import NormalDist
 
 import pytest
 
@@ -66,6 +69,31 @@ def test_drift_is_the_second_half_against_the_first():
     machine = Machine(lambda n: 100 if n < 20 else 110)
     timing = measure(machine.run, percentile=0.5, min_seconds=2.0, warm_up_seconds=1, clock=machine.clock)
     assert timing.drift == pytest.approx(0.1)
+
+
+EXPONENTIAL = (lambda draw: 20 + draw.expovariate(0.5), {0.5: 20 + 2 * log(2), 0.9: 20 + 2 * log(10)})
+NORMAL = (lambda draw: draw.gauss(20, 1), {p: NormalDist(20, 1).inv_cdf(p) for p in (0.5, 0.9)})
+TWO = (  # a third around 30, the others around 20: the median is the lower one's 3/4 quantile, p90 the upper one's 0.7
+    lambda draw: draw.gauss(30 if draw.random() < 1 / 3 else 20, 0.5),
+    {0.5: NormalDist(20, 0.5).inv_cdf(0.75), 0.9: NormalDist(30, 0.5).inv_cdf(0.7)},
+)
+
+
+@pytest.mark.parametrize("known", [EXPONENTIAL, NORMAL, TWO], ids=["exponential", "normal", "two speeds"])
+def test_known_distributions_give_their_percentiles(known):
+    """Measured 300 times: intervals cover the truth as often as they promise, and tell it to a few per cent."""
+    (draws, truths), source = known, Random(0)
+    covered, trials = dict.fromkeys(truths, 0), 300
+    for _ in range(trials):
+        machine = Machine(lambda n: draws(source))
+        timing = measure(machine.run, percentile=0.9, least=60, min_seconds=0, warm_up_seconds=0, clock=machine.clock)
+        for p, truth in truths.items():
+            found = timing.quantile(p)
+            covered[p] += found.low <= truth <= found.high
+    assert all(hit >= 0.925 * trials for hit in covered.values()), covered  # 95 % less two standard errors
+    machine = Machine(lambda n: draws(source))
+    timing = measure(machine.run, least=5000, min_seconds=0, max_seconds=1e6, clock=machine.clock)
+    assert {p: timing.quantile(p).value for p in truths} == pytest.approx(truths, rel=0.02)
 
 
 def test_progress_grows_to_one():

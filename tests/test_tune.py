@@ -1,6 +1,7 @@
 """`edgetok tune` and `edgetok sweep` as a user has them, on a small real model; nothing is said about its speed."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -56,6 +57,8 @@ def test_a_cosine_is_held(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert min(each.cosine for each in model.bundle.manifest.fidelity) >= 0.9
     written = json.loads((tmp_path / "small.tune.json").read_text())
     assert written == {key: value for key, value in answer.items() if key != "path"}
+    page = (tmp_path / "small.tune.html").read_text()
+    assert 'id="figure-pareto"' in page and answer["verdict"].upper() in page
     chosen = next((row for row in rows if row["reduce"] == answer["chosen"]), None)
     if chosen:  # the bundle holds what was measured
         assert chosen["cosine"] == min(each.cosine for each in model.bundle.manifest.fidelity)
@@ -172,3 +175,21 @@ def test_a_sweep_measures_what_is_spelt_out(folder: Path, tmp_path: Path, capsys
     assert len(lines(tmp_path / "grid.csv.journal")) == 3
     shown = capsys.readouterr().out
     assert "random:r=2,layers=2-3" in shown and "budget" not in shown and max(map(len, shown.splitlines()[:-1])) <= 80
+
+
+@pytest.mark.more
+def test_a_sweep_with_a_target_gives_a_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report"
+    given = ["sweep", str(folder / "vit.onnx"), "--samples", str(folder / "samples"), "-o", str(out)]
+    choices = ["--reduce", "tome:keep=0.7", "--reduce", "random:keep=0.7", "--min-cosine", "0.5"]
+    assert cli.main([*given, *choices, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] in ("reduce", "do not reduce here") and answer["wanted"]["cosine"] == 0.5
+    assert json.loads((out / "report.json").read_text()) == answer
+    with (out / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert answer["why"] in html.unescape((out / "report.html").read_text())
+    assert len(lines(tmp_path / "report.journal")) == 3
+    assert cli.main([*given, *choices[:-1], "0.001ms", "--force", "--json"]) == 2
+    assert cli.main([*given, *choices[:-2], "--target-latency", "0.001ms", "--force"]) == 1  # measured before
+    assert "out of reach: 2 measured" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from edgetok.flops import Work
 from edgetok.journal import Journal
 from edgetok.manifest import Fidelity
 from edgetok.tuning import Limits, Wanted, decide, grid
+from tests.test_page import Reader
 
 WORK = Work(197, 100, (100,) * 12, (20,) * 12)
 
@@ -173,7 +174,8 @@ def table() -> tradeoff.Tradeoff:
     measured = [NEAR, FAST, MIDDLE, SLOW, evaluation("beaten", 6.5, 0.9)]
     decision = decide(measured, Wanted(cosine=0.9))
     return tradeoff.Tradeoff.of(
-        measured, tokens=197, cosine=1.0, source="callable: vit", device="x86-cpu", measured_on={}, decision=decision
+        measured, tokens=197, cosine=1.0, source="callable: vit", device="x86-cpu", measured_on={"rounds": "9"},
+        wanted=Wanted(cosine=0.9), decision=decision,
     )  # fmt: skip
 
 
@@ -196,3 +198,31 @@ def test_the_table_on_the_disk(tmp_path: Path) -> None:
     assert tradeoff.check_table(tmp_path / "table.csv", force=True) == tmp_path / "table.csv"
     with pytest.raises(UsageError, match="table.txt: accepted are names that end in .json or .csv"):
         tradeoff.check_table(tmp_path / "table.txt", force=False)
+
+
+def test_the_table_as_a_folder_with_a_page(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    tradeoff.save(table(), tradeoff.check_table(out, force=False))
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "report.json", "table.csv"]
+    assert (out / "table.csv").read_text() == table().csv()
+    page = Reader((out / "report.html").read_text())
+    assert {"figure-pareto", "choices"} <= set(page.ids) and page.open == [] and "script" not in page.tags
+    assert page.text.index("REDUCE") < page.text.index(table().why) < page.text.index("Latency and fidelity")
+    with pytest.raises(OutputError, match="report exists already: name another folder"):
+        tradeoff.check_table(out, force=False)
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(OutputError, match=r"a\.csv is no file, and is not replaced by one"):
+        tradeoff.check_table(tmp_path / "a.csv", force=True)
+
+
+def test_where_reducing_does_not_pay_the_unreduced_model_is_chosen() -> None:
+    measured = [SLOW, FAST]
+    decision = decide(measured, Wanted(cosine=0.999))
+    found = tradeoff.Tradeoff.of(
+        measured, tokens=197, cosine=1.0, source="vit", device="x86-cpu", measured_on={}, decision=decision
+    )
+    assert found.verdict == "do not reduce here" and found.chosen is None
+    assert [point.label for point in found.points if point.chosen] == ["unreduced"]
+    assert [point.label for point in table().points if point.chosen] == ["middle"]
+    bounds = {point.label: (point.low, point.milliseconds, point.high) for point in table().points}
+    assert all(low <= middle <= high for low, middle, high in bounds.values())

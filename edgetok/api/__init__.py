@@ -1,6 +1,7 @@
 """The verbs, in Python: what puts all the pieces together."""
 
-from edgetok.api.measuring import compare, profile, side, tokens_per_block
+from edgetok.api.comparing import compare
+from edgetok.api.measuring import profile, side, tokens_per_block
 from edgetok.api.tokenizing import detokenize, tokenize
 from edgetok.api.tuning import Tuned, sweep, tune
 from edgetok.api.verbs import Model, export, load, resolve_device

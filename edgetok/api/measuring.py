@@ -1,28 +1,25 @@
-"""Profile and compare: bundles as sides of a measurement."""
+"""Profile: a bundle as one side of a measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from edgetok.api.verbs import check_arithmetic, export, load, resolve_device
 from edgetok.bundle import Bundle, is_bundle, open_bundle
-from edgetok.errors import UsageError
 from edgetok.limits import NONE, Limits
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgetok.comparison import Comparison
     from edgetok.device import Device
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
     from edgetok.profiling import Effort
-    from edgetok.report import Latency, OnRuntime, ProfileReport, TokenStatistics
+    from edgetok.report import Latency, ProfileReport, TokenStatistics
     from edgetok.roofline import Roofline
     from edgetok.scenario import Scenario
     from edgetok.worker import Side
@@ -69,14 +66,14 @@ def profile(
         command: what was typed, to be told in the report.
         progress: told what is being done, and how far it is.
     """
-    from edgetok import profiling, report
+    from edgetok import profiling, report, runtimes
     from edgetok import scenario as scenarios
     from edgetok.fingerprint import environment
 
     found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
-    feeds = _first_sample(opened) if input is None else _from_file(opened, str(input))
+    feeds = first_sample(opened) if input is None else _from_file(opened, str(input))
     asked = None if scenario is None else scenarios.load(scenario)
     if asked is not None:
         feeds = asked.feeds(opened, feeds)
@@ -88,20 +85,23 @@ def profile(
             ids={each.label: made.id for each, made in zip(sides, filter(None, (opened, other)), strict=True)},
             device=found.name,
             environment=environment().model_dump(mode="json"),
-            effort=effort or _effort(limits, asked),
+            effort=effort or effort_for(limits, asked),
             limits=limits,
             fidelity=opened.manifest.fidelity,
             command=command,
             scenario=None if asked is None else f"{asked.name}: {asked.summary}",
             progress=progress,
         )
-    more: dict[str, object] = {}
+    more: dict[str, object] = {"model": done.report.model.model_copy(update={"bytes": opened.bytes})}
+    more["runtime_why"] = runtimes.why(runtime)
     if opened.manifest.tokenizer is None:  # a tokenizer's graphs have free axes, whose work is not counted
         more["roofline"] = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
     else:
         more["tokenizer"] = _token_statistics(opened, feeds, done.report.model.latency, runtime)
     if all_runtimes:
-        more["runtimes"] = _on_every_runtime(opened, feeds, progress)
+        from edgetok.api.every_runtime import on_every_runtime
+
+        more["runtimes"] = on_every_runtime(opened, feeds, progress)
     if opened.manifest.sparse:
         from edgetok.api.break_even import sparse_layers
 
@@ -149,68 +149,7 @@ def _token_statistics(bundle: Bundle, feeds: Arrays, encoding: Latency, runtime:
     )
 
 
-def compare(
-    bundles: Sequence[str | Path],
-    *,
-    device: str = "cpu",
-    rounds: int = 15,
-    progress: Callable[[str, float], None] | None = None,
-) -> list[Comparison]:
-    """Time bundles against the last one, in turns, one process each.
-
-    Raises:
-        UsageError: fewer than two bundles.
-    """
-    from contextlib import ExitStack
-
-    from edgetok import comparison
-    from edgetok.worker import Worker
-
-    if len(bundles) < 2:
-        raise UsageError("compare takes two bundles or more: each is compared with the last")
-    resolve_device(device)
-    opened = [open_bundle(Path(path)) for path in bundles]
-    feeds = _first_sample(opened[0])
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(side(bundle, feeds))) for bundle in opened]
-        return comparison.compare(workers, rounds=rounds, progress=progress)
-
-
-def _on_every_runtime(
-    bundle: Bundle, feeds: Arrays, progress: Callable[[str, float], None] | None
-) -> tuple[OnRuntime, ...]:
-    """The bundle in a32 on all that is installed: each in turns with the first, and its outputs beside that one's."""
-    from contextlib import ExitStack
-
-    from edgetok import comparison, runtimes
-    from edgetok.fidelity import compare_outputs
-    from edgetok.report import OnRuntime
-    from edgetok.worker import Worker
-
-    samples = bundle.samples("inputs")
-    with ExitStack() as stack:
-        sides = [replace(side(bundle, feeds, runtime=name), label=name) for name in runtimes.of_files()]
-        workers = [stack.enter_context(Worker(each)) for each in sides]
-        outputs = [worker.run(samples) for worker in workers]
-        if len(workers) == 1:
-            return (OnRuntime(runtime=workers[0].description, median=median(workers[0].sample(15))),)
-        compared = comparison.compare([*workers[1:], workers[0]], progress=progress)
-    first = median(theirs for _, theirs in compared[0].rounds)
-    return (
-        OnRuntime(runtime=workers[0].description, median=first),
-        *(
-            OnRuntime(
-                runtime=worker.description,
-                median=median(ours for ours, _ in each.rounds),
-                speedup=each.speedup,
-                fidelity=compare_outputs(got, outputs[0], samples.get("attention_mask")),
-            )
-            for worker, each, got in zip(workers[1:], compared, outputs[1:], strict=True)
-        ),
-    )
-
-
-def _effort(limits: Limits, scenario: Scenario | None) -> Effort:
+def effort_for(limits: Limits, scenario: Scenario | None) -> Effort:
     """As many runs as the highest percentile needs that will be told; a scenario may take MLPerf's ten minutes."""
     from edgetok.profiling import Effort
 
@@ -271,7 +210,7 @@ def tokens_per_block(bundle: Bundle) -> tuple[tuple[int, int], ...] | None:
     return tuple(result)
 
 
-def _first_sample(bundle: Bundle) -> Arrays:
+def first_sample(bundle: Bundle) -> Arrays:
     """Batch 1, or the bundle's fixed batch."""
     fixed = bundle.manifest.recipe.batch
     return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgetok.technique import Spec
     from edgetok.tradeoff import Tradeoff
     from edgetok.transform import Transformed
-    from edgetok.tuning import Decision
+    from edgetok.tuning import Decision, Wanted
 
     Arrays = dict[str, np.ndarray]
 
@@ -66,7 +66,7 @@ def tune(
     """Choose technique, layers and counts by what this machine measures, and export the choice.
 
     What was measured is kept in OUT.journal: a run that was stopped goes on there, and another target begins with it.
-    The table goes to OUT.tune.json.
+    The table goes to OUT.tune.json, and with a picture to OUT.tune.html.
 
     Args:
         source: as `export` takes it.
@@ -89,8 +89,7 @@ def tune(
     from edgetok import evaluation, tradeoff, tuning
     from edgetok.exporters.sources import CaptureOptions
 
-    target = None if target_latency is None else 1e3 * tuning.duration("--target-latency", target_latency)
-    wanted = tuning.Wanted(target, min_cosine)
+    wanted = _wanted(target_latency, min_cosine)
     seconds = None if time_limit is None else tuning.duration("--time-limit", time_limit)
     machine, out = resolve_device(device).name, check_output(Path(out), force)
     tuning.check_techniques(reduce)
@@ -103,8 +102,9 @@ def tune(
     ):
         limits = tuning.Limits(max_evaluations, seconds)
         decision, left_out = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
-        table = _table(journal.entries, bench, name, machine, decision, left_out)
-    tradeoff.save(table, out.with_name(f"{out.name}.tune.json"))
+        table = _table(journal.entries, bench, name, machine, wanted, decision, left_out)
+    for kind in ("json", "html"):
+        tradeoff.save(table, out.with_name(f"{out.name}.tune.{kind}"))
     if decision.verdict == "out of reach":
         return Tuned(table, None)
     chosen = decision.chosen
@@ -130,6 +130,8 @@ def sweep(
     reduce: Sequence[str],
     samples: str | Path | None,
     out: str | Path | None = None,
+    target_latency: str | None = None,
+    min_cosine: float | None = None,
     device: str = "cpu",
     dtype: Dtype = "fp32",
     batch: int | None = None,
@@ -147,7 +149,8 @@ def sweep(
         source: as `export` takes it.
         reduce: one choice each, as in ["tome:keep=0.5", "tome:r=8,layers=0-5 + random:r=4,layers=6-11"].
         samples: a folder with what the model will see; fidelity is measured on it.
-        out: a new .json or .csv file for the table.
+        out: a new .json or .csv file for the table, or a new folder for report.html, report.json and table.csv.
+        target_latency, min_cosine: as `tune` takes them; without either nothing is chosen.
         device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         dtype, batch, length, size: as `export` takes them.
         rounds: turns of each side of a comparison.
@@ -157,12 +160,13 @@ def sweep(
     Raises:
         EdgetokError: see edgetok/errors.py.
     """
-    from edgetok import evaluation, tradeoff
+    from edgetok import evaluation, tradeoff, tuning
     from edgetok.exporters.sources import CaptureOptions
 
     if not reduce:
         raise UsageError("give what is to be measured, as in --reduce tome:keep=0.75 --reduce tome:keep=0.5")
     choices = list(dict.fromkeys(map(evaluation.spell, reduce)))
+    wanted = None if target_latency is None and min_cosine is None else _wanted(target_latency, min_cosine)
     machine, out = resolve_device(device).name, None if out is None else tradeoff.check_table(Path(out), force)
     name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
     with (
@@ -175,10 +179,18 @@ def sweep(
             if choice not in {entry.reduce for entry in journal.entries}:
                 journal.append(bench.evaluate(choice))
         measured = [entry for entry in journal.entries if entry.reduce in choices]
-        table = _table(measured, bench, name, machine)
+        decision = None if wanted is None else tuning.decide(measured, wanted)
+        table = _table(measured, bench, name, machine, wanted, decision)
     if out is not None:
         tradeoff.save(table, out)
     return table
+
+
+def _wanted(target_latency: str | None, min_cosine: float | None) -> Wanted:
+    from edgetok import tuning
+
+    target = None if target_latency is None else 1e3 * tuning.duration("--target-latency", target_latency)
+    return tuning.Wanted(target, min_cosine)
 
 
 def _table(
@@ -186,7 +198,8 @@ def _table(
     bench: Bench,
     source: str,
     device: str,
-    decision: Decision | None = None,
+    wanted: Wanted | None,
+    decision: Decision | None,
     left_out: Mapping[str, str] | None = None,
 ) -> Tradeoff:
     from edgetok.tradeoff import Tradeoff
@@ -198,6 +211,7 @@ def _table(
         source=source,
         device=device,
         measured_on=bench.identity(),
+        wanted=wanted,
         decision=decision,
         left_out=left_out,
     )

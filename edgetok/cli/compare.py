@@ -1,10 +1,8 @@
-"""`edgetok compare`: bundles in turns, on the same inputs."""
+"""`edgetok compare`: models side by side, and the one to take."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,38 +12,88 @@ from edgetok.cli._console import Answer, Device, Json, Verbose, progress, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgetok.comparison import Comparison
+    from edgetok.comparison_report import Compared, ComparisonReport
+
+STYLES = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}
 
 
 def command(
-    bundles: Annotated[list[Path], typer.Argument(help="Two bundles or more; each is compared with the last.")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Two or more bundles, or saved profiles; each is set against the last.")
+    ],
     on: Device = "cpu",
     rounds: Annotated[int, typer.Option(min=9, metavar="N", help="Turns of each side; 9 or more.")] = 15,
+    max_p99: Annotated[
+        str | None, typer.Option("--max-p99", metavar="TIME", help="Choose among those whose p99 is at most 20ms.")
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option("--min-cosine", metavar="X", help="Choose among those as like their original.")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare profiles of unlike states too, and say what differs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write report.html and report.json.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that exists.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
-    """Time bundles against the last one, in turns, one process each."""
+    """Compare bundles, measured in turns, one process each; or profiles that were saved with profile -o.
+
+    With limits, the fastest that is shown to keep them is chosen.
+    """
+    import sys
+    from shlex import join
+
     from edgetok import api
+    from edgetok.limits import Limits, milliseconds
 
+    limits = Limits(None if max_p99 is None else milliseconds(max_p99), min_cosine)
     with progress() as tell:
-        found = api.compare(bundles, device=on, rounds=rounds, progress=tell)
-    data = {"against": str(bundles[-1]), "comparisons": [asdict(each) | {"verdict": each.verdict} for each in found]}
-    return Answer(data, lambda console: _render(found, console))
+        found = api.compare(
+            models, device=on, rounds=rounds, limits=limits, anyway=anyway, out=out, force=force,
+            command=join(["edgetok", *sys.argv[1:]]), progress=tell,
+        )  # fmt: skip
+
+    def render(console: Console) -> None:
+        _render(found, console)
+        if out is not None:
+            console.print(f"written to {out}: report.html, report.json", markup=False, soft_wrap=True)
+
+    data = found.model_dump(mode="json") | {"verdict": found.verdict}
+    return Answer(data, render, exit_code=int(found.verdict == "fail"))
 
 
-def _render(found: list[Comparison], console: Console) -> None:
-    last = found[-1]
-    made = table("", "ms", "speed-up", "95 % interval", "", right=("ms", "speed-up", "95 % interval"))
-    for each in found:
-        low, high = each.speedup.low, each.speedup.high
-        interval = f"{low:.2f} – {high:.2f}" if low is not None and high is not None else ""
-        made.add_row(
-            each.label,
-            f"{median(ours for ours, _ in each.rounds):.2f}",
-            f"{each.speedup.value:.2f}x",
-            interval,
-            each.verdict,
-        )
-    made.add_row(last.against, f"{median(theirs for _, theirs in last.rounds):.2f}", "1.00x", "", "")
+def _render(found: ComparisonReport, console: Console) -> None:
+    from edgetok.comparison_report import UNLIKE
+
+    for check in found.checks:
+        if check.name == UNLIKE:
+            console.print(f"unlike states: {check.detail}", style="bold yellow", markup=False)
+    numbers = ("ms", "p99", "times", "95 %", "cosine", "MB")
+    made = table("", *numbers, right=numbers)
+    for row in found.rows:
+        style = "bold green" if row.label == found.chosen else "" if row.best else "dim"
+        made.add_row(f"{row.label} *" if row.best else row.label, *_figures(row, found.against), style=style)
     console.print(made)
-    console.print(f"medians of {len(last.rounds)} interleaved rounds, one process a side", style="dim")
+    turns = f"ms: of {len(found.rounds)} turns, one process a side" if found.rounds else "ms: of the saved runs"
+    legend = f"{turns}; times: as fast as {found.against}; *: none is faster and nearer"
+    console.print(legend, style="dim", markup=False, highlight=False)
+    console.print(found.why, style=STYLES[found.verdict] if found.rows[0].limits else "dim", markup=False)
+    for check in found.checks:
+        if check.verdict == "warn" and check.name != UNLIKE:
+            console.print(f"{check.name}: {check.detail}", style="yellow", markup=False, highlight=False)
+
+
+def _figures(row: Compared, against: str) -> list[str]:
+    interval = f"{row.speedup.low:.2f}–{row.speedup.high:.2f}" if row.speedup.low and row.speedup.high else "?"
+    p99 = row.latency.p99
+    return [
+        f"{row.milliseconds:.2f}",
+        f"{p99.value:.2f}" if p99.claimed else f"{p99.value:.2f}?",
+        f"{row.speedup.value:.2f}",
+        "" if row.label == against else interval,
+        "?" if row.cosine is None else f"{row.cosine:.4f}",
+        "?" if row.bytes is None else f"{row.bytes / 1e6:.1f}",
+    ]

@@ -36,7 +36,7 @@ def command(
     verbose: Verbose = False,
 ) -> Answer:
     """Run a bundle: on your files, or on its own samples, whose results it knows."""
-    from edgetok import api
+    from edgetok import api, runtimes
 
     if out is not None:
         _check_file(out)
@@ -55,6 +55,7 @@ def command(
         "device": model.device.name,
         "arithmetic": arithmetic,
         "runtime": runtime,
+        "runtime_why": runtimes.why(runtime),
         "inputs": inputs or "samples",
         "outputs": {name: summary(array) for name, array in outputs.items()},
         "written": None if out is None else str(out),
@@ -110,7 +111,7 @@ def _write(out: Path, outputs: dict[str, np.ndarray]) -> None:
 
 
 def _render(data: dict[str, Any], console: Console) -> None:
-    rows = {"bundle": data["id"][:16], "on": f"{data['device']}, {data['runtime']}"}
+    rows = {"bundle": data["id"][:16], "on": f"{data['device']}, {data['runtime']}: {data['runtime_why']}"}
     if errors := data.get("errors"):
         worst = max(errors.values())
         off = f"off by at most {worst:.1e} of an output's largest value" if worst else "not one bit differs"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from edgetok.tradeoff import Row, Tradeoff
 
+STYLES = {"reduce": "bold green", "do not reduce here": "bold yellow", "out of reach": "bold red"}
+
 
 def command(
     source: Annotated[str, typer.Argument(help="As edgetok export takes it.")],
@@ -23,7 +25,16 @@ def command(
         typer.Option("--reduce", metavar="SPEC", help="One choice; repeated. Several at once with ' + ' in between."),
     ],
     samples: Annotated[Path | None, typer.Option(metavar="DIR", help="Files such as the model will see.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="A new .json or .csv file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE|DIR", help="A new .json or .csv file, or a folder for the report."),
+    ] = None,
+    target_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Choose the nearest to the original that takes at most 25ms.")
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option(metavar="X", help="Choose the fastest with at least this cosine.")
+    ] = None,
     on: Device = "cpu",
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="fp32, fp16 or bf16.")] = "fp32",
     batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Fix the batch.")] = None,
@@ -43,6 +54,8 @@ def command(
             reduce=reduce,
             samples=samples,
             out=out,
+            target_latency=target_latency,
+            min_cosine=min_cosine,
             device=on,
             dtype=dtype,  # type: ignore[arg-type]  # api says what is accepted
             batch=batch,
@@ -56,9 +69,10 @@ def command(
     def render(console: Console) -> None:
         print_table(found, console)
         if out is not None:
-            console.print(f"written to {out}", markup=False, soft_wrap=True)
+            files = "" if out.suffix else ": report.html, report.json, table.csv"
+            console.print(f"written to {out}{files}", markup=False, soft_wrap=True)
 
-    return Answer(found.model_dump(mode="json"), render)
+    return Answer(found.model_dump(mode="json"), render, exit_code=int(found.verdict == "out of reach"))
 
 
 def print_table(found: Tradeoff, console: Console) -> None:
@@ -72,6 +86,8 @@ def print_table(found: Tradeoff, console: Console) -> None:
     console.print(made)
     legend = "times: as fast as unreduced; cosine: least of any output and sample; *: none is faster and nearer"
     console.print(legend, style="dim", markup=False, highlight=False)
+    if found.verdict is not None:
+        console.print(f"{found.verdict}: {found.why}", style=STYLES[found.verdict], markup=False)
     for name, why in found.left_out.items():
         console.print(f"{name} is refused: {why}", style="yellow", markup=False)
 

@@ -14,12 +14,13 @@ from edgetok.cli.sweep import print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-STYLES = {"reduce": "bold green", "do not reduce here": "bold yellow", "out of reach": "bold red"}
-
 
 def command(
     source: Annotated[str, typer.Argument(help="As edgetok export takes it.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The new folder; OUT.journal and OUT.tune.json beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="The new folder; beside it OUT.journal, OUT.tune.json and OUT.tune.html."),
+    ],
     reduce: Annotated[
         list[str], typer.Option("--reduce", metavar="NAMES", help="To choose from, as in tome,pitome. May be repeated.")
     ],
@@ -70,8 +71,6 @@ def command(
 
     def render(console: Console) -> None:
         print_table(found.table, console)
-        assert found.table.verdict is not None
-        console.print(f"{found.table.verdict}: {found.table.why}", style=STYLES[found.table.verdict], markup=False)
         if found.bundle is not None:
             console.print(f"next: edgetok profile {found.bundle.path}", markup=False, soft_wrap=True)
 

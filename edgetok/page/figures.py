@@ -1,40 +1,23 @@
-"""The figures of a report, as SVG that takes its colours from the page: light, dark and in print.
-
-matplotlib draws with the stand-in colours below; each becomes a CSS variable of the page.
-"""
+"""The figures of a profile."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgetok.comparison import Comparison
 from edgetok.layers import LayerTable, Operator
+from edgetok.page.drawing import INK, SERIES, drawing, svg
 from edgetok.report import Measured
 from edgetok.roofline import Roofline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, FAINT = "#010101", "#020202"
-SERIES = ("#030303", "#040404", "#050505", "#060606")
-_VARIABLES = {INK: "--ink", FAINT: "--faint", **{color: f"--series-{i}" for i, color in enumerate(SERIES)}}
-_STYLE: dict[str, Any] = {  # matplotlib's names
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
-    "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False, "grid.color": FAINT,
-}  # fmt: skip
-WIDTH = 7.2  # inches; the page scales it
 
 
 def latency(sides: Sequence[Measured]) -> str:
     """How the runs are distributed, and in which order they came: bimodal and drifting runs show."""
-    with _drawing("latency", 3.2, panels=2) as (figure, (spread, order)):
+    with drawing("latency", 3.2, panels=2) as (figure, (spread, order)):
         highest = max(side.latency.p99.value for side in sides) * 1.1
         lowest = min(side.latency.fastest for side in sides)
         for color, side in zip(SERIES, sides, strict=False):
@@ -48,12 +31,12 @@ def latency(sides: Sequence[Measured]) -> str:
         spread.set(xlabel="ms; line: median; beyond p99 in the last bar", ylabel="% of the runs")
         order.set(xlabel="run, in the order made", ylabel="ms")
         spread.legend()
-        return _svg(figure)
+        return svg(figure)
 
 
 def speedup(comparison: Comparison) -> str:
     """The ratio of every round, with the median's interval."""
-    with _drawing("speedup", 1.6) as (figure, (axes,)):
+    with drawing("speedup", 1.6) as (figure, (axes,)):
         ratios = [theirs / ours for ours, theirs in comparison.rounds]
         low, high = comparison.speedup.low, comparison.speedup.high
         if low is not None and high is not None:
@@ -62,7 +45,7 @@ def speedup(comparison: Comparison) -> str:
         axes.axvline(1, color=INK, linewidth=1, linestyle=":", label="equally fast")
         axes.set(xlabel=f"times as fast as {comparison.against}", ylabel="round")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        return _svg(figure)
+        return svg(figure)
 
 
 def tokens(table: LayerTable) -> str | None:
@@ -70,7 +53,7 @@ def tokens(table: LayerTable) -> str | None:
     blocks = [layer for layer in table.layers if layer.tokens_in is not None]
     if not blocks:
         return None
-    with _drawing("tokens", 2.2) as (figure, (axes,)):
+    with drawing("tokens", 2.2) as (figure, (axes,)):
         entering, last = [layer.tokens_in or 0 for layer in blocks], blocks[-1].tokens_out or 0
         axes.bar(range(len(blocks)), entering, color=SERIES[0], alpha=0.6, label="enter the block")
         leaving = [*entering[1:], last]
@@ -78,12 +61,12 @@ def tokens(table: LayerTable) -> str | None:
         _blocks_along(axes, [layer.name for layer in blocks])
         axes.set(ylabel="tokens")
         axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-        return _svg(figure)
+        return svg(figure)
 
 
 def blocks(table: LayerTable, unreduced: LayerTable | None) -> str:
     """Time of each block by part, and of the same block in the model compared with."""
-    with _drawing("blocks", 3) as (figure, (axes,)):
+    with drawing("blocks", 3) as (figure, (axes,)):
         names, bottom = [layer.name for layer in table.layers], [0.0] * len(table.layers)
         parts: dict[str, list[float]] = {
             name: [getattr(layer, name) or 0.0 for layer in table.layers] for name in ("attention", "mlp", "reduce")
@@ -101,38 +84,38 @@ def blocks(table: LayerTable, unreduced: LayerTable | None) -> str:
         _blocks_along(axes, names)
         axes.set(ylabel="ms")
         axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1))
-        return _svg(figure)
+        return svg(figure)
 
 
 def operators(found: Sequence[Operator]) -> str:
     """Time by kind of operator, the most first."""
-    with _drawing("operators", 0.6 + 0.25 * len(found)) as (figure, (axes,)):
+    with drawing("operators", 0.6 + 0.25 * len(found)) as (figure, (axes,)):
         names = [f"{each.op} × {each.calls}" for each in found]
         axes.barh(names, [each.milliseconds for each in found], color=SERIES[0])
         axes.invert_yaxis()
         axes.set(xlabel="ms of a run")
-        return _svg(figure)
+        return svg(figure)
 
 
 def memory(sides: Sequence[Measured]) -> str | None:
     """Resident memory of each side's process while it was measured; None where nothing was read."""
     if not any(side.memory.timeline for side in sides):
         return None
-    with _drawing("memory", 1.8) as (figure, (axes,)):
+    with drawing("memory", 1.8) as (figure, (axes,)):
         for color, side in zip(SERIES, sides, strict=False):
             seconds, held = zip(*side.memory.timeline, strict=True)
             axes.plot(seconds, [each / 1e6 for each in held], color=color, label=side.label)
         axes.set(xlabel="seconds since loading", ylabel="MB resident")
         axes.set_ylim(bottom=0)
         axes.legend(loc="lower right")
-        return _svg(figure)
+        return svg(figure)
 
 
 def roofline(found: Roofline, milliseconds: float) -> str | None:
     """The run below the device's peaks, both axes logarithmic; None where no peak is known."""
     if found.roof is None:
         return None
-    with _drawing("roofline", 2.6) as (figure, (axes,)):
+    with drawing("roofline", 2.6) as (figure, (axes,)):
         intensity = found.work.operations / found.work.bytes
         reached, peak = found.work.operations / milliseconds * 1e-6, found.roof.operations / 1e9
         around = [intensity / 30, intensity * 30]
@@ -144,7 +127,7 @@ def roofline(found: Roofline, milliseconds: float) -> str | None:
         axes.set(xlabel="operations for each byte of weights, inputs and outputs", ylabel="GFLOP/s")
         axes.set_ylim(reached / 10, peak * 3)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _blocks_along(axes: Axes, names: Sequence[str]) -> None:
@@ -152,26 +135,3 @@ def _blocks_along(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xlabel("block")
     if len(names) > 24:  # no room for every name
         axes.set_xticks(range(0, len(names), len(names) // 12))
-
-
-@contextmanager
-def _drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure in the page's style. Not pyplot's: it is forgotten when it goes out of use."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):  # type: ignore[arg-type]
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-        yield figure, list(axes)
-
-
-def _svg(figure: Figure) -> str:
-    """The <svg> element, without a date, its colours as the page's variables."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return re.sub("|".join(_VARIABLES), lambda match: f"var({_VARIABLES[match[0]]})", svg)
