@@ -83,6 +83,32 @@ def test_a_corpus_as_the_rules_have_it(model: library.TextTokenizer) -> None:
     assert ids == by_rules(text, model.vocabulary()) and model.decode(ids) == text
 
 
+@pytest.mark.parametrize(
+    ("merges", "deletions", "joins", "text", "wanted"),
+    [
+        ({(b"a", b"b"): 0}, {}, {(b"ab", b"c"): 2}, "ab|c", [b"abc"]),
+        ({(b"a", b"b"): 0}, {b"ab": 1}, {(b"ab", b"c"): 2}, "ab|c", [b"a", b"b", b"c"]),  # one token no more
+        ({(b"a", b"b"): 3}, {}, {(b"ab", b"c"): 2}, "ab|c", [b"ab", b"c"]),  # not one token yet
+        ({}, {}, {(b"a", b"b"): 5, (b"ab", b"c"): 3}, "a|b|c", [b"ab", b"c"]),  # the order is gone through once
+        ({}, {}, {(b"a", b"b"): 3, (b"ab", b"c"): 5}, "a|b|c", [b"abc"]),
+        ({}, {b"ab": 4}, {(b"a", b"b"): 3, (b"ab", b"c"): 5}, "a|b|c", [b"a", b"b", b"c"]),
+        ({}, {}, {(b"a", b"a"): 0}, "a|a|a", [b"aa", b"a"]),
+    ],
+)
+def test_the_order_of_rules(
+    merges: dict[tuple[bytes, bytes], int],
+    deletions: dict[bytes, int],
+    joins: dict[tuple[bytes, bytes], int],
+    text: str,
+    wanted: list[bytes],
+) -> None:
+    tokens = [b"a", b"b", b"c", b"aa", b"ab", b"abc"]
+    ids = {token: number for number, token in enumerate(tokens)}
+    vocabulary = Vocabulary(ids, merges, lambda text: text.encode().split(b"|"), deletions, joins)
+    assert tokenize(text, vocabulary, "superwords") == [ids[token] for token in wanted]
+    assert by_rules(text, vocabulary) == [ids[token] for token in wanted]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_rules_that_undo_each_other(seed: int) -> None:
     """Random rules over two letters: tokens are made, taken apart, made again, joined and taken apart."""

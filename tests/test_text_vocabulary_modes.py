@@ -69,6 +69,8 @@ def test_of_several_ways_the_shortest() -> None:
     vocabulary = Vocabulary({token: i for i, token in enumerate(tokens)}, merges, scaffolds=scaffolds)
     assert tokenize(b"abcd", vocabulary, "scaffold") == [0, 1, 5]
     assert tokenize(b"abc", vocabulary, "scaffold") == [0, 1, 2]
+    vocabulary = replace(vocabulary, scaffolds=frozenset({b"ab", b"cd", b"abcd"}))
+    assert tokenize(b"abcd", vocabulary, "scaffold") == [6, 3]
 
 
 def test_the_published_codes_expressions() -> None:

@@ -41,19 +41,19 @@ def document(pieces: Sequence[bytes], vocabulary: Vocabulary) -> list[int]:
     after, before = [*range(1, len(words)), -1], [*range(-1, len(words) - 1)]
     waiting: list[tuple[int, int, bytes, bytes]] = []
 
-    def offer(left: int, limit: int) -> None:
+    def offer(left: int) -> None:
         right = after[left] if left >= 0 else -1
         if right < 0:
             return
         first, second = words[left], words[right]
         assert first is not None and second is not None
-        rule = rules.get((first.text, second.text), -1)
-        if rule > limit and _is_single(first, rule) and _is_single(second, rule):
+        rule = rules.get((first.text, second.text))
+        if rule is not None and _is_single(first, rule) and _is_single(second, rule):  # so it is behind what made them
             heapq.heappush(waiting, (rule, left, first.text, second.text))
 
     for left, pair in enumerate(pairwise(pieces)):
         if pair in rules:
-            offer(left, -1)
+            offer(left)
     joined: dict[tuple[bytes, int], _Word] = {}
     while waiting:
         rule, left, one, other = heapq.heappop(waiting)
@@ -68,8 +68,8 @@ def document(pieces: Sequence[bytes], vocabulary: Vocabulary) -> list[int]:
         after[left], after[right] = after[right], -1
         if after[left] >= 0:
             before[after[left]] = left
-        offer(before[left], rule)
-        offer(left, rule)
+        offer(before[left])
+        offer(left)
     return [number for word in words if word is not None for number in word.ids]
 
 
