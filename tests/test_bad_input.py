@@ -194,7 +194,7 @@ def test_reductions_that_cannot_be(refused: Refused, spec: str, kind: str, says:
             "export zoo:minilm -o out --size 0x4",
             "--size '0x4': accepted is one number of pixels, 224, or height x width",
         ),
-        ("compare one", "compare takes two bundles or more: each is compared with the last"),
+        ("compare one", "compare takes two or more, bundles or saved profiles: each is set against the last"),
     ],
 )
 def test_options_that_do_not_exist(refused: Refused, command: str, says: str) -> None:
