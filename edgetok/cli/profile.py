@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetok.cli._console import Answer, Arithmetic, Device, Json, RuntimeName, Verbose, progress
+from edgetok.cli._console import Answer, Arithmetic, Json, OrRemote, RuntimeName, Verbose, Wheels, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,8 @@ def command(
     input: Annotated[
         str | None, typer.Option("--input", metavar="FILE", help="Measure with it; a picture is shown with its tokens.")
     ] = None,
-    on: Device = "cpu",
+    on: Annotated[str, OrRemote] = "cpu",
+    wheels: Wheels = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Write report.html, report.json, layers.csv and trace.json."),
@@ -41,6 +42,7 @@ def command(
     min_cosine: Annotated[
         float | None, typer.Option("--min-cosine", metavar="X", help="Fail where an output is less like the original.")
     ] = None,
+    typed: Annotated[str | None, typer.Option(hidden=True)] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
@@ -49,25 +51,38 @@ def command(
     from shlex import join
 
     from edgetok import api
+    from edgetok.api import remote
     from edgetok.limits import Limits, milliseconds
 
     limits = Limits(None if max_p99 is None else milliseconds(max_p99), min_cosine)
+    written = typed or join(["edgetok", *sys.argv[1:]])
+    device = remote.target(on, wheels)
     with progress() as tell:
-        report = api.profile(
-            bundle,
-            against=against,
-            input=input,
-            device=on,
-            out=out,
-            force=force,
-            arithmetic=arithmetic,  # type: ignore[arg-type]  # api says what is accepted
-            runtime=runtime,
-            all_runtimes=all_runtimes,
-            limits=limits,
-            scenario=scenario,
-            command=join(["edgetok", *sys.argv[1:]]),
-            progress=tell,
-        )
+        if device is not None:
+            asked = {"arithmetic": arithmetic, "runtime": runtime, "max-p99": max_p99, "scenario": scenario}
+            options = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+            options += [f"--min-cosine={min_cosine}"] if min_cosine is not None else []
+            options += ["--all-runtimes"] if all_runtimes else []
+            report = remote.profile_on(
+                device, bundle, against=against, input=input, out=out, force=force, options=options, command=written,
+                progress=tell,
+            )  # fmt: skip
+        else:
+            report = api.profile(
+                bundle,
+                against=against,
+                input=input,
+                device=on,
+                out=out,
+                force=force,
+                arithmetic=arithmetic,  # type: ignore[arg-type]  # api says what is accepted
+                runtime=runtime,
+                all_runtimes=all_runtimes,
+                limits=limits,
+                scenario=scenario,
+                command=written,
+                progress=tell,
+            )
 
     def render(console: Console) -> None:
         from edgetok.render import render as print_report
