@@ -1,8 +1,8 @@
 """A real sshd on the loopback interface, and behind it a bare device: a home of its own, and none of the checkout.
 
 The login is this user's own, with a forced command in place of a shell; where the tests run as root it becomes
-`nobody`, for edgetok installs nothing as root. What the device has installed is what the tests' Python has, by a .pth file
-in its home: so nothing is fetched.
+`nobody`, for edgetok installs nothing as root. What the device has installed is what the tests' Python has, by a .pth
+file in its home: so nothing is fetched.
 """
 
 import os
@@ -45,8 +45,8 @@ class FarSide:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         (folder / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
-            f"AuthorizedKeysFile {folder}/authorized\nPermitRootLogin yes\nPasswordAuthentication no\n"
+            f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+            f"StrictModes no\nAuthorizedKeysFile {folder}/authorized\nPermitRootLogin yes\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nForceCommand {self.shell}\n"
         )
         self.know(folder / "host.pub")
@@ -131,11 +131,8 @@ def far_side() -> FarSide:
         pytest.skip("no sshd: apt install openssh-server")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd asks for it when it is root's
-        readable = subprocess.run(
-            ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-c", "import numpy"],
-            capture_output=True, check=False,
-        )  # fmt: skip
-        if readable.returncode:
+        drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        if subprocess.run([*drop, sys.executable, "-c", "import numpy"], capture_output=True, check=False).returncode:
             pytest.skip("the tests run as root, and nobody else can read their Python")
     folder = Path(tempfile.mkdtemp(prefix="edgetok-far-"))
     folder.chmod(0o755)

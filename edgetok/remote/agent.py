@@ -146,7 +146,7 @@ def _run(command: list[str], what: str, remedy: str) -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 lines = [*lines[-30:], line.strip()]
-                if line.startswith(("Collecting", "Processing", "Building", "Installing")):
+                if line.startswith(("Collecting", "Downloading", "Installing")):
                     say(progress=line.strip()[:100])
         except BaseException:  # nobody is left to be told
             process.kill()

@@ -62,13 +62,14 @@ def install(connection: Connection, wheels: Path | None, tell: Tell) -> Installa
         )
     wheel = own_wheel(native=_can_share_operators(found))
     carried = {} if wheels is None else _fitting(wheels, found, connection.name)
-    blobs = {wheel.name: Blob(wheel.data), **{path.name: Blob(path) for path in carried}}
+    blobs = {path.name: Blob(path) for path in carried}
     python = ".".join(found["python"].split(".")[:2])
-    parts = [python, *(f"{name} {blob.digest}" for name, blob in sorted(blobs.items()))]
+    parts = [python, wheel.digest, *(f"{name} {blob.digest}" for name, blob in sorted(blobs.items()))]
     name = f"{__version__}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
     others = tuple(each for each in found["environments"] if each != name)
     if name in found["environments"]:
         return Installation(name, False, others, found["machine"])
+    blobs[wheel.name] = Blob(wheel.packed())
     send(connection, list(blobs.values()), tell)
     request = {
         "name": name,

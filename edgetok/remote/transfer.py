@@ -70,16 +70,18 @@ def send(connection: Connection, blobs: Sequence[Blob], tell: Tell) -> int:
             f"{connection.name}: {total / 1e6:.0f} MB are to be sent, and {answer['free'] / 1e6:.0f} MB are free in "
             "~/.cache there: make room; ~/.cache/edgetok/blobs holds what was sent before, and may be removed"
         )
+    before = 0
     for blob in missing:  # one by one: what has arrived when a connection drops is not sent again
-        sent = [0]
+        told = f"sending {total / 1e6:.1f} MB to {connection.name}"
 
-        def chunks(blob: Blob = blob, sent: list[int] = sent) -> Iterator[bytes]:
+        def chunks(blob: Blob = blob, sent: int = before, told: str = told) -> Iterator[bytes]:
             for chunk in blob.chunks():
-                tell(f"sending {total / 1e6:.1f} MB to {connection.name}", sent[0] / total)
+                tell(told, sent / total)
                 yield chunk
-                sent[0] += len(chunk)
+                sent += len(chunk)
 
         connection.ask("put", {"blobs": [(blob.digest, blob.size)]}, payload=chunks)
+        before += blob.size
     return total
 
 
