@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
+SSH = shutil.which("ssh")  # before a test puts its own in front of it
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -59,9 +60,13 @@ class FarSide:
         place = self.home / f".local/lib/python{sysconfig.get_python_version()}/site-packages"
         place.mkdir(parents=True)
         (place / "device.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+        self.own()
+
+    def own(self) -> None:
+        """Give what the tests put into the home to the user there."""
         for path in (self.home, *self.home.rglob("*")):
             if os.geteuid() == 0:
-                os.chown(path, NOBODY, NOBODY)
+                os.lchown(path, NOBODY, NOBODY)
 
     def set_shell(self, before: str = "", path: str | None = None) -> None:
         """What every session runs.
@@ -89,7 +94,7 @@ class FarSide:
             f"  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {self.folder}/known_hosts\n"
             "  GlobalKnownHostsFile /dev/null\n  LocalForward 127.0.0.1:1 127.0.0.1:1\n"
         )
-        (self.near / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder}/ssh_config "$@"\n')
+        (self.near / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder}/ssh_config "$@"\n')
         (self.near / "ssh").chmod(0o755)
 
     def processes(self) -> list[str]:
@@ -127,7 +132,7 @@ class FarSide:
 
 def far_side() -> FarSide:
     """Start one, or skip the test with the reason."""
-    if SSHD is None or shutil.which("ssh") is None:
+    if SSHD is None or SSH is None:
         pytest.skip("no sshd: apt install openssh-server")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd asks for it when it is root's

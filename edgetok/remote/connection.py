@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -128,6 +129,9 @@ class Connection:
                 process.stdin.flush()
             except BrokenPipeError:
                 pass  # what it answered says why
+            except BaseException:  # a file of ours that cannot be read
+                process.kill()
+                raise
             try:
                 while line := process.stdout.readline(LINE):
                     answer = self._read(line)
@@ -141,7 +145,9 @@ class Connection:
             except BaseException:
                 process.kill()
                 raise
-            process.stdin.close()
+            finally:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
             code = process.wait()
             errors.seek(0)
             raise self._explain(code, errors.read().decode(errors="replace"))
@@ -253,9 +259,10 @@ class Unreachable(RemoteError):
 
 def _refused(name: str, address: Address, told: str) -> RemoteError:
     """What ssh said, with what to do about it."""
-    text = " ".join(re.sub("@@@+", "", told).split())[-600:] or "ssh ended without a word"
+    whole = " ".join(re.sub("@@@+", "", told).split())
+    text = whole[-300:] or "ssh ended without a word"
     by_hand = " ".join(["ssh", *(part for part in address.arguments if part != "--")])
-    if "IDENTIFICATION HAS CHANGED" in text:
+    if "IDENTIFICATION HAS CHANGED" in whole:
         cure = "find out why its key is another one; if it was set up anew, ssh-keygen -R removes the old key"
     elif "Host key verification failed" in text or "No matching host key" in text:
         cure = f"connect once by hand ({by_hand}) and compare the fingerprint, or add its key with ssh-keyscan"

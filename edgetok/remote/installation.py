@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -84,8 +85,16 @@ def install(connection: Connection, wheels: Path | None, tell: Tell) -> Installa
     def heard(answer: Answer, _: IO[bytes]) -> None:
         tell(f"installing on {connection.name}: {answer.get('progress', '')}", 0.0)
 
+    if others:
+        tell(f"on {connection.name} there is edgetok {_versions(others)}, left as they are", 0.0)
     answer = connection.ask("install", request, heard=heard)
     return Installation(name, bool(answer["fresh"]), others, found["machine"])
+
+
+def _versions(environments: Sequence[str]) -> str:
+    """Which edgetoks those environments hold."""
+    versions = dict.fromkeys(name.rpartition("-")[0] for name in environments)
+    return ", ".join(f"{each} with other files" if each == __version__ else each for each in versions)
 
 
 def _can_share_operators(found: dict[str, Any]) -> bool:
