@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-import hatch_build
-from edgetok import native
+from edgetok import native, native_build
 
 SOURCES = Path(__file__).parent.parent / "plugins" / "native"
 ISAS = (*{"x86_64": ("avx512", "avxvnni", "avx2"), "aarch64": ("neon",)}.get(platform.machine(), ()), "portable")
@@ -64,7 +63,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in SOURCES.iterdir():
         if file.suffix in (".h", ".cpp"):
             shutil.copy(file, folder)
-    hatch_build.build("g++", folder, folder / native.LIBRARY, native.digest(folder))
+    native_build.build("g++", folder, folder / native.LIBRARY, native.digest(folder))
     return folder / native.LIBRARY
 
 

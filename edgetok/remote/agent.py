@@ -133,6 +133,12 @@ def _make_environment(place: Path, request: Request) -> None:
     remedy = f"{request['remedy']}; packages of the device that are kept as they are: {kept}"
     _run([*pip, *source, "--constraint", str(place / "constraints.txt"), *needed], "pip", remedy)
     shutil.rmtree(wheels)
+    if request["build"]:
+        say(progress="building the C++ operators")
+        try:
+            _run([python, "-m", "edgetok.native_build"], "g++", "")
+        except Failure as failure:
+            say(progress=str(failure))  # edgetok does without them, more slowly, and its doctor says so
 
 
 def _run(command: list[str], what: str, remedy: str) -> None:
@@ -182,11 +188,11 @@ def start(request: Request) -> Request:
     program = [str(ENVS / _plain(request["environment"]) / "bin/edgetok"), *request["arguments"]]
     if os.fork() == 0:
         _become_supervisor(job, program)
-    with _waiting(10) as late:
-        while not (job / "begun").exists() and not late():
-            time.sleep(0.02)
+    late = _later(10)
+    while not (job / "begun").exists():
         if late():
             raise Failure("lost", "the run could not be begun")
+        time.sleep(0.02)
     return {}
 
 
@@ -278,9 +284,9 @@ def remove(request: Request) -> Request:
     job = JOBS / _plain(request["job"])
     if job.is_dir():
         (job / "stop").touch()
-        with _waiting(15) as late:
-            while not _is_free(job / "lock") and not late():
-                time.sleep(0.1)
+        late = _later(15)
+        while not _is_free(job / "lock") and not late():
+            time.sleep(0.1)
         _end_orphan(job)
         shutil.rmtree(job)
     return {}
@@ -290,12 +296,12 @@ def _end(group: int) -> None:
     """End a process group: politely, and three seconds later for certain."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
-        with _waiting(3) as late:
-            while not late():
-                os.killpg(group, 0)
-                time.sleep(0.1)
-                with suppress(ChildProcessError):
-                    os.waitpid(group, os.WNOHANG)
+        late = _later(3)
+        while not late():
+            os.killpg(group, 0)
+            time.sleep(0.1)
+            with suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)
         os.killpg(group, signal.SIGKILL)
 
 
@@ -324,10 +330,8 @@ def _forget_old() -> None:
 
 
 def _is_there(digest: str, size: int) -> bool:
-    try:
-        return (BLOBS / digest).stat().st_size == size
-    except OSError:
-        return False
+    blob = BLOBS / digest
+    return blob.is_file() and blob.stat().st_size == size
 
 
 def _free(place: Path) -> int:
@@ -371,10 +375,10 @@ def _locked(lock: Path, waits: Callable[[], None] | None = None) -> Iterator[Non
         yield
 
 
-@contextmanager
-def _waiting(seconds: float) -> Iterator[Callable[[], bool]]:
+def _later(seconds: float) -> Callable[[], bool]:
+    """Tells whether that much time has gone by."""
     end = time.monotonic() + seconds
-    yield lambda: time.monotonic() > end
+    return lambda: time.monotonic() > end
 
 
 def main() -> None:

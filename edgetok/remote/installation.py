@@ -4,7 +4,8 @@
 
 The environment sees the system's packages, so JetPack's TensorRT and its ONNX Runtime are found, and it lies in the
 user's home, so nothing of the device is written over: numpy and ONNX Runtime, where the device has them, are held
-at their versions. No torch, no root.
+at their versions. No torch, no root. The C++ operators come along from a machine of the same kind, and are built there
+otherwise, if it has a compiler.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def install(connection: Connection, wheels: Path | None, tell: Tell) -> Installa
         raise RemoteError(
             f"{connection.name} logs in as root: edgetok installs nothing as root. Log in as a user, as in ssh://me@..."
         )
-    wheel = own_wheel(native=_can_share_operators(found))
+    shared = _can_share_operators(found)
+    wheel = own_wheel(native=shared)
     carried = {} if wheels is None else _fitting(wheels, found, connection.name)
     blobs = {path.name: Blob(path) for path in carried}
     python = ".".join(found["python"].split(".")[:2])
@@ -79,6 +81,7 @@ def install(connection: Connection, wheels: Path | None, tell: Tell) -> Installa
         "requirements": wheel.requirements,
         "runtime": wheel.runtime,
         "carried": wheels is not None,
+        "build": not shared,
         "remedy": _remedy(wheels, found),
     }
 
