@@ -39,6 +39,40 @@ def target(on: str, wheels: str | Path | None = None) -> Target | None:
     return found
 
 
+def required(on: str, wheels: str | Path | None = None) -> Target:
+    """The device over SSH that `--on` names.
+
+    Raises:
+        UsageError: it means this machine.
+    """
+    if (found := target(on, wheels)) is None:
+        raise UsageError(f"--on {on}: here only a device over SSH is looked at, as in ssh://user@host")
+    return found
+
+
+def targets(on: Sequence[str], wheels: str | Path | None = None) -> list[Target]:
+    """The devices over SSH that `--on` names, several times perhaps; none of them where it means this machine.
+
+    Raises:
+        UsageError: this machine is among several.
+    """
+    found = [target(each, wheels) for each in on]
+    if len(on) > 1 and None in found:
+        here = on[found.index(None)]
+        raise UsageError(f"--on {here} means this machine, which is busy with the others meanwhile: measure it apart")
+    return [each for each in found if each is not None]
+
+
+def doctor_on(device: Target, progress: Tell = lambda *_: None) -> dict[str, Any]:
+    """What `edgetok doctor --json` says on a device, behind an installation where there is none yet.
+
+    Raises:
+        RemoteError: the device cannot be reached, or nothing can be installed there.
+    """
+    with _running(device, ["doctor", "--json"], {}, progress, check=False) as job:
+        return job.wait(progress)
+
+
 def run_on(
     device: Target,
     bundle: str | Path,
@@ -138,7 +172,9 @@ def profile_on(
 
 
 @contextmanager
-def _running(device: Target, arguments: Sequence[str], files: dict[str, Blob], progress: Tell) -> Iterator[Job]:
+def _running(
+    device: Target, arguments: Sequence[str], files: dict[str, Blob], progress: Tell, check: bool = True
+) -> Iterator[Job]:
     """A run there, behind everything that it needs: connection, installation, and what a fresh one's doctor says."""
     from edgetok.remote.connection import Connection
     from edgetok.remote.installation import install
@@ -147,7 +183,7 @@ def _running(device: Target, arguments: Sequence[str], files: dict[str, Blob], p
     progress(f"connecting to {device.name}", 0.0)
     with Connection(device.address, device.name, lambda text: progress(text, 0.0)) as connection:
         installed = install(connection, device.wheels, progress)
-        if installed.fresh:
+        if installed.fresh and check:
             with begin(connection, installed.name, ["doctor", "--json"], {}, progress) as job:
                 _check(device.name, job.wait(progress)["checks"])
         with begin(connection, installed.name, arguments, files, progress) as job:

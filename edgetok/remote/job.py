@@ -46,14 +46,17 @@ class Job:
         """
         request: dict[str, Any] = {"job": self.id, "at": 0}
         last: deque[str] = deque(maxlen=5)
+        said = ("beginning", 0.0)
 
         def heard(answer: Answer, _: IO[bytes]) -> None:
+            nonlocal said
             request["at"] = answer["at"]  # where to go on after a connection that dropped
             for line in answer["lines"]:
-                if (said := _progress(line)) is not None:
-                    tell(*said)
+                if (told := _progress(line)) is not None:
+                    said = told
                 else:
                     last.append(line)
+            tell(*said)  # twice a second even if there is nothing new: whoever is told may interrupt
 
         ended = self.connection.ask("follow", request, heard=heard)
         return self._answer(int(ended["code"]), str(ended["answer"]), " ".join(last))
