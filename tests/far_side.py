@@ -30,17 +30,21 @@ class FarSide:
         shell: what a session's command is run by; tests put limits and other programs into it.
     """
 
-    def __init__(self, folder: Path, packages: bool = True):
+    def __init__(self, folder: Path, packages: bool = True, disk: str | None = None):
         """Start it.
 
         Args:
             folder: a new one, which everybody can enter.
             packages: the device has what the tests' Python has; without them it has Python alone.
+            disk: the home is a file system of its own, mounted with these options of tmpfs.
         """
         self.folder = folder
         self.home, self.bin, self.near = folder / "home", folder / "bin", folder / "near"
         for made in (self.home, self.bin, self.near):
             made.mkdir()
+        self.mounted = disk is not None
+        if disk is not None:
+            self._run("mount", "-t", "tmpfs", "-o", disk, "none", str(self.home))
         (self.bin / "python3").symlink_to(Path(sys._base_executable).resolve())
         self.see_packages() if packages else self.own()
         self.shell = folder / "shell"
@@ -122,6 +126,8 @@ class FarSide:
         self.sshd.terminate()
         self.sshd.wait(10)
         self.log.close()
+        if self.mounted:
+            self._run("umount", str(self.home))
         shutil.rmtree(self.folder)
 
     def _wait(self) -> None:
@@ -138,7 +144,7 @@ class FarSide:
         subprocess.run(command, check=True, capture_output=True)
 
 
-def far_side(packages: bool = True) -> FarSide:
+def far_side(packages: bool = True, disk: str | None = None) -> FarSide:
     """Start one, or skip the test with the reason."""
     if SSHD is None or SSH is None:
         pytest.skip("no sshd: apt install openssh-server")
@@ -146,7 +152,11 @@ def far_side(packages: bool = True) -> FarSide:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd asks for it when it is root's
     folder = Path(tempfile.mkdtemp(prefix="edgetok-far-"))
     folder.chmod(0o755)
-    device = FarSide(folder, packages)
+    try:
+        device = FarSide(folder, packages, disk)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(folder)
+        pytest.skip(f"{error.cmd[0]} is not allowed here: {error.stderr.decode().strip()}")
     probe = {"SSH_ORIGINAL_COMMAND": f"python3 -c 'import {'numpy' if packages else 'venv'}'"}
     if subprocess.run([device.shell], env=probe, capture_output=True, check=False).returncode:
         device.close()

@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from edgetok import cli
 from edgetok.api import remote
 from edgetok.errors import RemoteError, UsageError
 from edgetok.remote import connection as connections
+from edgetok.remote import installation
 from edgetok.remote.wheel import own_wheel
 from tests.far_side import FarSide, far_side
 
@@ -318,6 +321,91 @@ def test_a_full_disk(device: FarSide, there: remote.Target, bundle: Path, tmp_pa
         remote.run_on(there, bundle, inputs=[str(tmp_path / "big.npz")])
     device.set_shell()
     assert "outputs" in remote.run_on(there, bundle, inputs=[str(tmp_path / "big.npz")])
+
+
+@pytest.mark.more
+def test_several_devices_give_one_report(
+    device: FarSide, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same machine under two profiles, and one that does not answer: it is listed, and the others are whole."""
+    out, names = tmp_path / "all", ("ssh://device/cpu", "ssh://device", "ssh://127.0.0.1:1")
+    arguments = ["profile", str(bundle), *(f"--on={name}" for name in names), "-o", str(out)]
+    assert cli.main([*arguments, "--json"]) == 1, "for one has failed"
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((out / "report.json").read_text()) and list(told["devices"]) == list(names)
+    assert "Connection refused" in told["devices"][names[2]]["error"]
+    page = (out / "report.html").read_text()
+    for folder, name in (("device-cpu", names[0]), ("device", names[1])):
+        report = json.loads((out / folder / "report.json").read_text())
+        assert report | {"verdict": told["devices"][name]["verdict"]} == told["devices"][name]
+        assert f'href="{folder}/report.html"' in page and f"{report['model']['latency']['p99']['value']:.2f}" in page
+    assert "Connection refused" in page and "<script" not in page and "src=" not in page
+    assert cli.main([*arguments, "--force"]) == 1
+    assert "written to" in capsys.readouterr().out
+    assert cli.main(["profile", str(bundle), "--on=cpu", f"--on={names[0]}"]) == 2
+    assert cli.main(["profile", str(bundle), f"--on={names[0]}", f"--on={names[0]}"]) == 2
+    assert "a device is named twice" in capsys.readouterr().err
+
+
+@pytest.mark.more
+def test_doctor_looks_there(device: FarSide, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--on", "ssh://device", "--json"]) == 0
+    told = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert told["cache"]["detail"] == str(device.home / ".cache/edgetok") and told["onnxruntime works"]["status"] == "ok"
+    assert cli.main(["doctor", "--on", "cpu"]) == 2
+
+
+@pytest.mark.more
+def test_wheels_that_are_carried(device: FarSide, bundle: Path, tmp_path: Path) -> None:
+    """A device that lacks a package gets it from the folder, with no index; without it pip's words are told."""
+    there = remote.required("ssh://device/cpu", tmp_path)
+    site = Path(np.__file__).parent.parent
+    seen = device.home / "seen"
+    seen.mkdir()
+    for path in site.iterdir():
+        if not path.name.lower().startswith(("soxr", "edgetok", "__editable__")):
+            (seen / path.name).symlink_to(path)
+    pth = next(device.home.glob(".local/lib/*/site-packages/device.pth"))
+    before = pth.read_text()
+    try:
+        pth.write_text(str(seen))
+        repack("soxr", tmp_path)
+        (tmp_path / "unasked-1-py3-none-any.whl").write_bytes(b"")
+        assert "errors" in remote.run_on(there, bundle)
+        added = {path.name for made in environments(device) for path in made.glob("lib/*/site-packages/soxr")}
+        assert added == {"soxr"}
+        (wheel,) = tmp_path.glob("soxr*")
+        wheel.unlink()
+        with pytest.raises(RemoteError, match=r"pip failed: ERROR: .*soxr.*a wheel is missing in .*; packages of the .* nu"):
+            remote.run_on(there, bundle)
+    finally:
+        pth.write_text(before)
+
+
+def repack(package: str, folder: Path) -> None:
+    """A wheel of an installed package."""
+    found = distribution(package)
+    tag = next(line[5:] for line in (found.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: "))
+    with zipfile.ZipFile(folder / f"{package}-{found.version}-{tag}.whl", "w") as wheel:
+        for file in found.files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                wheel.write(str(found.locate_file(file)), str(file))
+
+
+@pytest.mark.more
+def test_operators_are_built_there(device: FarSide, there: remote.Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device of another architecture."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    monkeypatch.setattr(installation, "_can_share_operators", lambda _: False)
+    before = environments(device)
+    for made in before:
+        shutil.rmtree(made)
+    device.compiler = "g++"
+    device.set_shell()
+    checks = {check["name"]: check for check in remote.doctor_on(there)["checks"]}
+    device.compiler = "none"
+    assert checks["native operators"]["status"] == "ok", checks["native operators"]
 
 
 def test_the_wheel_is_the_same_whenever_it_is_made() -> None:

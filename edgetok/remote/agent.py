@@ -31,7 +31,7 @@ SHARE = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / 
 BLOBS, JOBS, ENVS = CACHE / "blobs", CACHE / "jobs", SHARE / "envs"
 UNUSED = 30 * 86400  # seconds until a file that nobody asked for again goes
 ABANDONED = 600  # seconds without a sign of the one who asked until a run is ended and removed
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = "the disk is full"
 ONE_OF = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")  # they unpack into one folder
 KEPT = ("numpy", *ONE_OF)  # the device's own are never replaced or shadowed
 LISTING = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
@@ -55,41 +55,39 @@ def say(**fields: Any) -> None:
 
 def probe(request: Request) -> Request:
     """What the machine is, and which environments there are."""
-    made = sorted(path.parent.name for path in ENVS.glob("*/ready")) if ENVS.is_dir() else []
-    libc = "-".join(platform.libc_ver())
-    told = {"uid": os.geteuid(), "machine": platform.machine(), "python": platform.python_version(), "libc": libc}
-    return {**told, "free": _free(CACHE), "environments": made}
+    made = sorted(path.parent.name for path in ENVS.glob("*/ready"))
+    told = {"uid": os.geteuid(), "machine": platform.machine(), "python": platform.python_version()}
+    return {**told, "environments": made}
 
 
 def have(request: Request) -> Request:
     """Which of the files are not here yet."""
-    found = {digest for digest, size in request["blobs"] if _is_there(digest, size)}
-    for digest in found:
-        with suppress(OSError):
-            os.utime(BLOBS / digest)  # used today
-    return {"missing": [digest for digest, _ in request["blobs"] if digest not in found], "free": _free(CACHE)}
+    missing = [digest for digest, size in request["blobs"] if not _is_there(digest, size)]
+    return {"missing": missing, "free": _free()}
 
 
 def put(request: Request) -> Request:
-    """Store files, whose bytes follow the request one after the other."""
+    """Store a file, whose bytes follow the request."""
+    digest, size, got = request["digest"], request["size"], hashlib.sha256()
     BLOBS.mkdir(parents=True, exist_ok=True)
-    _forget_old()
-    for digest, size in request["blobs"]:
-        place = BLOBS / f".{digest}.{os.getpid()}"
-        try:
-            got = hashlib.sha256()
-            with place.open("wb") as file:
-                while size and (chunk := sys.stdin.buffer.read(min(size, 1 << 20))):
-                    got.update(chunk)
-                    file.write(chunk)
-                    size -= len(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if size or got.hexdigest() != digest:
-                raise Failure("damaged", f"a file arrived damaged: sha256 {got.hexdigest()[:12]}, not {digest[:12]}")
-            os.replace(place, BLOBS / digest)
-        finally:
-            place.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another one tidies up, too
+        for blob in BLOBS.iterdir():
+            if time.time() - blob.stat().st_mtime > UNUSED:
+                blob.unlink()
+    place = BLOBS / f".{digest}.{os.getpid()}"
+    try:
+        with place.open("wb") as file:
+            while size and (chunk := sys.stdin.buffer.read(min(size, 1 << 20))):
+                got.update(chunk)
+                file.write(chunk)
+                size -= len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if size or got.hexdigest() != digest:
+            raise Failure("damaged", f"a file arrived damaged: sha256 {got.hexdigest()[:12]}, not {digest[:12]}")
+        os.replace(place, BLOBS / digest)
+    finally:
+        place.unlink(missing_ok=True)
     return {}
 
 
@@ -100,9 +98,12 @@ def install(request: Request) -> Request:
     place = ENVS / request["name"]
     ready = place / "ready"
     ENVS.mkdir(parents=True, exist_ok=True)
-    with _locked(ENVS / f"{request['name']}.lock", lambda: say(progress="waiting for another installation there")):
+    lock = ENVS / f"{request['name']}.lock"
+    if not _is_free(lock):
+        say(progress="waiting for another installation there")
+    with _locked(lock):
         if ready.is_file():
-            return {"fresh": False, "python": str(place / "bin/python")}
+            return {"fresh": False}
         shutil.rmtree(place, ignore_errors=True)  # what an installation that was cut off has left
         try:
             _make_environment(place, request)
@@ -110,7 +111,7 @@ def install(request: Request) -> Request:
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-    return {"fresh": True, "python": str(place / "bin/python")}
+    return {"fresh": True}
 
 
 def _make_environment(place: Path, request: Request) -> None:
@@ -144,10 +145,8 @@ def _make_environment(place: Path, request: Request) -> None:
 def _run(command: list[str], what: str, remedy: str) -> None:
     """Run a program of the installation; its lines are progress, its last ones the error."""
     lines: list[str] = []
-    environment = _environment()
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **streams, text=True, env=_environment()) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -158,8 +157,8 @@ def _run(command: list[str], what: str, remedy: str) -> None:
             process.kill()
             raise
     if process.returncode:
-        if any("No space left" in line or "Disk quota" in line for line in lines):
-            raise Failure("full", "the disk is full")
+        if any("No space left" in line or "Disk quota" in line for line in lines) or _out_of_space():
+            raise Failure("full", FULL)
         told = " ".join([line for line in lines if line.startswith("ERROR")][:3] or lines[-3:])
         raise Failure(what, f"{what} failed: {told}" + (f"; {remedy}" if remedy else ""))
 
@@ -217,7 +216,17 @@ def _supervise(job: Path, program: list[str]) -> None:
         process = subprocess.Popen(
             program, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job, env=environment, start_new_session=True
         )
-    (job / "begun").write_text(str(process.pid))
+    try:
+        (job / "begun").write_text(str(process.pid))
+        _watch(job, process)
+        (job / ".ended").write_text(str(process.returncode))
+        os.replace(job / ".ended", job / "ended")
+    except OSError:  # the disk is full, or the folder gone: nothing can be told, and nothing may go on
+        _end(process.pid)
+
+
+def _watch(job: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end, and bring it about where the run is not wanted any more."""
     sign, since = 0, time.monotonic()  # the clock of a board without a battery may jump by years
     while process.poll() is None:
         with suppress(subprocess.TimeoutExpired):
@@ -231,10 +240,6 @@ def _supervise(job: Path, program: list[str]) -> None:
             process.wait()
             if abandoned:
                 shutil.rmtree(job, ignore_errors=True)
-                return
-    place = job / ".ended"
-    place.write_text(str(process.returncode))
-    os.replace(place, job / "ended")
 
 
 def follow(request: Request) -> Request:
@@ -253,7 +258,7 @@ def follow(request: Request) -> Request:
         if ended and not text:
             break
         if gone and not (job / "ended").exists():
-            raise Failure("lost", "the run was killed there")
+            raise _out_of_space() or Failure("lost", "the run was killed there")
         say(at=at, lines=whole.decode(errors="replace").splitlines())
         if not select.select([0], [], [], 30)[0] or not os.read(0, 1):
             raise Failure("unheard", "nobody listens")
@@ -261,6 +266,8 @@ def follow(request: Request) -> Request:
         if not whole:
             time.sleep(0.5)
     answer = (job / "stdout").read_text(encoding="utf-8", errors="replace")
+    if not answer.rstrip().endswith("}") and (full := _out_of_space()):
+        raise full
     return {"code": int((job / "ended").read_text()), "answer": answer}
 
 
@@ -322,23 +329,16 @@ def _sweep_jobs() -> None:
                 shutil.rmtree(job)
 
 
-def _forget_old() -> None:
-    for blob in BLOBS.iterdir():
-        with suppress(OSError):
-            if time.time() - blob.stat().st_mtime > UNUSED:
-                blob.unlink()
-
-
 def _is_there(digest: str, size: int) -> bool:
     blob = BLOBS / digest
-    return blob.is_file() and blob.stat().st_size == size
+    if found := blob.is_file() and blob.stat().st_size == size:
+        os.utime(blob)  # used today
+    return found
 
 
-def _free(place: Path) -> int:
-    """Bytes that are free where that folder is, or will be."""
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+def _free() -> int:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(CACHE).free
 
 
 def _link(blob: Path, place: Path) -> None:
@@ -346,6 +346,13 @@ def _link(blob: Path, place: Path) -> None:
         os.link(blob, place)
     except OSError:  # another file system, or one without links
         shutil.copyfile(blob, place)
+
+
+def _out_of_space() -> Failure | None:
+    """What ends a run, or cuts its answer off, where no more bytes or no more files can be written."""
+    disk = os.statvfs(CACHE)
+    full = _free() < 1 << 20 or (disk.f_files > 0 and disk.f_favail < 10)
+    return Failure("full", FULL) if full else None
 
 
 def _plain(name: str) -> str:
@@ -364,19 +371,13 @@ def _is_free(lock: Path) -> bool:
 
 
 @contextmanager
-def _locked(lock: Path, waits: Callable[[], None] | None = None) -> Iterator[None]:
+def _locked(lock: Path) -> Iterator[None]:
     with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waits is not None:
-                waits()
-            fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _later(seconds: float) -> Callable[[], bool]:
-    """Tells whether that much time has gone by."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
 
@@ -391,8 +392,8 @@ def main() -> None:
     except Failure as failure:
         say(error=str(failure), kind=failure.kind)
     except OSError as error:
-        full = error.errno in FULL
-        say(error="the disk is full" if full else str(error), kind="full" if full else "system", free=_free(CACHE))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        say(error=FULL if full else str(error), kind="full" if full else "system", free=_free())
 
 
 if __name__ == "__main__":

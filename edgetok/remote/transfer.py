@@ -80,7 +80,7 @@ def send(connection: Connection, blobs: Sequence[Blob], tell: Tell) -> int:
                 yield chunk
                 sent += len(chunk)
 
-        connection.ask("put", {"blobs": [(blob.digest, blob.size)]}, payload=chunks)
+        connection.ask("put", {"digest": blob.digest, "size": blob.size}, payload=chunks)
         before += blob.size
     return total
 
