@@ -109,6 +109,14 @@ class FarSide:
         (self.near / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder}/ssh_config "$@"\n')
         (self.near / "ssh").chmod(0o755)
 
+    def connections(self) -> int:
+        """How many times somebody was let in."""
+        return (self.folder / "sshd.log").read_text().count("Accepted publickey")
+
+    def environments(self) -> set[Path]:
+        """What is installed there, whole."""
+        return {ready.parent for ready in self.home.glob(".local/share/edgetok/envs/*/ready")}
+
     def processes(self) -> list[str]:
         """Command lines of what runs there out of the home."""
         found = []

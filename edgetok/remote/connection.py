@@ -197,6 +197,7 @@ class Connection:
     def _ssh(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         """Start ssh by our socket, in a session of its own: Ctrl-C reaches edgetok alone, which cleans up there."""
         options = [part for option in OPTIONS for part in ("-o", option)]
+        options += ["-o", "ProxyCommand=false"]  # by our socket or not at all: ssh would else connect anew, each time
         program = ["ssh", "-T", "-S", str(self._socket), *options, *self.address.arguments, *command]
         pipe = subprocess.PIPE
         return subprocess.Popen(program, stdin=pipe, stdout=pipe, start_new_session=True, **streams)
