@@ -11,6 +11,7 @@
     ├── InputError                  inputs that do not fit the model
     ├── OutputError                 an output folder that exists, a full disk
     ├── DeviceError                 a device that is not this machine
+    ├── RemoteError                 a device over SSH that cannot be reached, or where something failed
     └── MissingPackage              an optional package is absent: what to install
 
 A message says what was wrong, the value got, what is accepted and what to do.
@@ -96,6 +97,10 @@ class OutputError(EdgetokError):
 
 class DeviceError(EdgetokError):
     """A device that is not the machine one stands on."""
+
+
+class RemoteError(EdgetokError):
+    """A device over SSH that cannot be reached, cannot be installed on, or where a run failed."""
 
 
 class MissingPackage(EdgetokError):

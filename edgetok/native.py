@@ -1,7 +1,7 @@
 """The C++ operators: where their library is, and whether it may be loaded.
 
-Installing builds the library where there is a compiler (hatch_build.py) and writes into it the digest of the sources it
-was made from. One that other sources made is never loaded: its numbers could be wrong without a word.
+Installing builds the library where there is a compiler (native_build.py), and writes into it the digest of the sources
+it was made from. One that other sources made is never loaded: its numbers could be wrong without a word.
 """
 
 import ctypes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import hatch_build
+from edgetok import native_build
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "plugins" / "native"
@@ -21,7 +21,7 @@ def compare(compiler: str, machine: str, folder: Path, *runner: str) -> list[str
     for source in sorted(SOURCES.glob("*.cpp")):
         if source.stem == "weights" or source.stem.startswith("kernel_"):  # the others call ONNX Runtime
             objects.append(folder / f"{source.stem}.o")
-            flags = (*hatch_build.FLAGS, *hatch_build.INSTRUCTIONS.get((machine, source.stem), ()))
+            flags = (*native_build.FLAGS, *native_build.INSTRUCTIONS.get((machine, source.stem), ()))
             subprocess.run([compiler, *flags, "-c", source, "-o", objects[-1]], check=True)
     main = ROOT / "tests" / "native" / "compare_kernels.cpp"
     subprocess.run([compiler, "-std=c++20", "-static", f"-I{SOURCES}", main, *objects, "-o", program], check=True)

@@ -78,7 +78,7 @@ def profile(
     if asked is not None:
         feeds = asked.feeds(opened, feeds)
     with TemporaryDirectory(prefix="edgetok-") as folder:
-        other = None if against is None else _open_or_export(str(against), opened, Path(folder) / "original", progress)
+        other = None if against is None else open_or_export(str(against), opened, Path(folder) / "original", progress)
         sides = [side(opened, feeds, arithmetic, runtime), *([side(other, feeds, runtime=runtime)] if other else [])]
         done = profiling.profile_model(
             *sides,
@@ -243,7 +243,7 @@ def _token_pictures(bundle: Bundle, file: str, feeds: Arrays) -> tuple[TokenPict
     return token_pictures(seen[0].cut(open_picture(file), file), rows)
 
 
-def _open_or_export(
+def open_or_export(
     against: str, bundle: Bundle, folder: Path, progress: Callable[[str, float], None] | None
 ) -> Bundle:
     """The other side of a comparison: a bundle, or a source exported as the bundle was, but without reduction."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Device = Annotated[str, typer.Option("--on", metavar="DEVICE", help="auto, cpu or a name: see edgetok devices.")]
+
+OrRemote = typer.Option("--on", metavar="DEVICE", help="auto, cpu, a name of edgetok devices, or ssh://user@host.")
+
+Wheels = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Install on a device over SSH from these wheels, without a package index."),
+]
 
 Arithmetic = Annotated[
     str, typer.Option(metavar="a32|a8", help="a8: activations to int8 where weights have few bits; faster.")
@@ -120,12 +130,17 @@ def _usage(error: Any) -> str:
 def progress(bar: bool = False) -> Iterator[Callable[[str, float], None]]:
     """A line on stderr that says what is being done and for how long; nothing where stderr is no terminal.
 
+    With EDGETOK_PROGRESS=json it is lines of JSON instead, for a program that listens: edgetok on another machine.
+
     Args:
         bar: draw how much is done.
 
     Yields:
         Tells what is being done, and how much of it is done (0 to 1; 0 where that is not known).
     """
+    if os.environ.get("EDGETOK_PROGRESS") == "json":
+        yield _progress_in_json()
+        return
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -142,6 +157,19 @@ def progress(bar: bool = False) -> Iterator[Callable[[str, float], None]]:
             line.update(task, completed=done, description=f"{text} {done:.0%}" if done else text)
 
         yield tell
+
+
+def _progress_in_json() -> Callable[[str, float], None]:
+    """Tells in lines of JSON: at once when something else is begun, and else twice a second."""
+    told, last = "", 0.0
+
+    def tell(text: str, done: float) -> None:
+        nonlocal told, last
+        if text != told or time.monotonic() - last > 0.5:
+            told, last = text, time.monotonic()
+            print(json.dumps({"progress": text, "done": done}), file=sys.stderr, flush=True)
+
+    return tell
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:

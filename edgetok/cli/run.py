@@ -1,4 +1,4 @@
-"""`edgetok run`: a bundle on this machine."""
+"""`edgetok run`: a bundle on this machine, or on a device over SSH."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetok.cli._console import Answer, Arithmetic, Device, Json, RuntimeName, Verbose, pairs, shape, table
+from edgetok.cli._console import (
+    Answer,
+    Arithmetic,
+    Json,
+    OrRemote,
+    RuntimeName,
+    Verbose,
+    Wheels,
+    pairs,
+    progress,
+    shape,
+    table,
+)
 from edgetok.errors import OutputError
 
 if TYPE_CHECKING:
@@ -25,7 +37,8 @@ def command(
         list[str] | None,
         typer.Option("--input", metavar="FILE", help="A picture, text, recording or .npz. May be repeated."),
     ] = None,
-    on: Device = "cpu",
+    on: Annotated[str, OrRemote] = "cpu",
+    wheels: Wheels = None,
     expected_id: Annotated[
         str | None, typer.Option("--id", metavar="HEX", help="Insist on this bundle: 8 digits of its id or more.")
     ] = None,
@@ -37,9 +50,16 @@ def command(
 ) -> Answer:
     """Run a bundle: on your files, or on its own samples, whose results it knows."""
     from edgetok import api, runtimes
+    from edgetok.api import remote
 
     if out is not None:
         _check_file(out)
+    if (device := remote.target(on, wheels)) is not None:
+        options = [f"--arithmetic={arithmetic}", f"--runtime={runtime}"]
+        options += [f"--id={expected_id}"] if expected_id else []
+        with progress(bar=True) as tell:
+            told = remote.run_on(device, bundle, inputs=inputs or (), out=out, options=options, progress=tell)
+        return Answer(told | {"on": device.name}, lambda console: _render(told, console))
     chosen: Any = arithmetic  # api says what is accepted
     with api.load(bundle, device=on, expected_id=expected_id, arithmetic=chosen, runtime=runtime) as model:
         errors: dict[str, float] = {}
