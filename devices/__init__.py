@@ -18,12 +18,20 @@ def names() -> list[str]:
 
 
 def load(name: str) -> "Device":
-    """The profile of that name."""
+    """The profile of that name; a Jetson without its JetPack, as in "jetson-orin-nano", is that with the newest one.
+
+    Raises:
+        UnknownName: there is none.
+    """
     from edgetok.device import Device
     from edgetok.errors import UnknownName
 
-    if name not in names():
-        raise UnknownName("device", name, names())
+    known = names()
+    if name not in known:
+        releases = [each for each in known if each.rpartition("-jp")[0] == name]
+        if not releases:
+            raise UnknownName("device", name, known)
+        name = releases[-1]
     return Device.read(_FOLDER / f"{name}.toml")
 
 

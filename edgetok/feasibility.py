@@ -70,7 +70,7 @@ def refuse_graph(device: Device, model: ir.Model) -> list[str]:
     from edgetok.lint import lint
 
     stops: dict[str, str] = {}
-    for finding in lint(model, device):
+    for finding in lint(model, device, lowered=True):
         for runtime in finding.runtimes if finding.severity == "error" else ():
             stops.setdefault(runtime, f"{runtime} on {device.name}: {finding.reason}; {finding.rewrite}")
     if len(stops) == len(device.runtimes):

@@ -93,6 +93,12 @@ def test_a_device_that_is_not_this_machine_is_refused():
         resolve("jetson-orin-nano", EVERY, Machine.read(MACHINES / "orin-nano-jp62"))
 
 
+def test_a_jetson_without_its_jetpack_is_that_with_the_newest():
+    assert devices.load("jetson-orin-nano").name == "jetson-orin-nano-jp72"
+    with pytest.raises(UnknownName):
+        devices.load("jetson-orin")
+
+
 @pytest.mark.parametrize("device", [d for d in EVERY if d.headline], ids=lambda d: d.name)
 def test_the_figure_on_the_box_follows_from_units_clock_and_width(device):
     computed = device.peak("int8", device.headline.mode) * (2 if device.headline.sparse else 1) / 1e12

@@ -92,7 +92,10 @@ def test_layers_that_are_skipped() -> None:
             Refusal, match="nothing to quantise: 1 linear layers were found, and all of them are skipped"
         ):
             quantise(model, [quantiser.parse(f"nvfp4:skip={skip}")], None)
-    assert len(quantise(model, [quantiser.parse("nvfp4:skip=head/1")], None)) == 1
+    assert len(quantise(model, [quantiser.parse("nvfp4:skip=head/embed")], None)) == 1
+    for skip, told in (("haed", "did you mean 'head'"), ("12", "known: 0, ")):
+        with pytest.raises(UnknownName, match=f"no part of the model to skip '{skip}': {told}"):
+            quantise(model_of(np.ones((4, 16), np.float32)), [quantiser.parse(f"nvfp4:skip={skip}")], None)
 
 
 def test_a_weight_that_is_not_finite() -> None:

@@ -7,6 +7,7 @@ TensorRT-RTX 1.7.1: measured with its own supports_operator() for all operators 
 
 from collections.abc import Iterator
 
+from edgetok.device import RuntimeOffer
 from edgetok.lint_rules import Example, Finding, Graph, Target, error
 
 SINCE = {
@@ -82,9 +83,14 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
                 if node.op_type in QUANTISED
                 else "write it with other operators, or move it out of the model",
             )
-        elif node.op_type in SINCE and target.below("tensorrt", SINCE[node.op_type][0]):
+        elif not imports(offer, node.op_type):
             since, rewrite = SINCE[node.op_type]
             yield error(node, f"tensorrt {offer.version} does not import {node.op_type}: it came with {since}", rewrite)
+
+
+def imports(offer: RuntimeOffer, op_type: str) -> bool:
+    """Whether a TensorRT is new enough for an operator that came with one of its versions."""
+    return offer.name != "tensorrt" or op_type not in SINCE or offer.at_least(SINCE[op_type][0])
 
 
 EXAMPLES = (

@@ -5,8 +5,12 @@ without; 12, 16, 24, 32, 48 and 64 channels do.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgetok.lint_rules import Example, Finding, Graph, Target, error, static_dim
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 NARROWEST = 9  # between the 8 that fail and the 12 that build
 
@@ -16,14 +20,19 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
     if target.runtime.name != "tensorrt-rtx":
         return
     for node in graph.nodes("Attention"):
-        width = static_dim(node.inputs[0], -1)
-        if width is not None and width // node.attributes.get_int("q_num_heads", 1) < NARROWEST:
+        width = width_of(node)
+        if width is not None and width < NARROWEST:
             yield error(
                 node,
-                f"heads of {width // node.attributes.get_int('q_num_heads', 1)} channels, which tensorrt-rtx 1.7 does "
-                "not build",
+                f"heads of {width} channels, which tensorrt-rtx 1.7 does not build",
                 "pad queries, keys and values with zeros to 16 channels, and keep the scale",
             )
+
+
+def width_of(node: "ir.Node") -> int | None:
+    """Channels of a head of an Attention; None where the graph does not say."""
+    width = static_dim(node.inputs[0], -1)
+    return None if width is None else width // node.attributes.get_int("q_num_heads", 1)
 
 
 EXAMPLES = (

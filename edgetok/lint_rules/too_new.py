@@ -6,6 +6,7 @@ goes operator by operator; above the opset that its operator table names, an ope
 
 from collections.abc import Iterator
 
+from edgetok.graph import OPSET
 from edgetok.lint_rules import Example, Finding, Graph, Target, error, warning
 
 
@@ -23,7 +24,9 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
             yield error(
                 None,
                 f"the model has opset {opset}; {offer.name} {offer.version} takes at most {offer.max_opset}",
-                "export at opset 23, which edgetok writes",
+                "export at opset 23, which edgetok writes"
+                if offer.max_opset >= OPSET
+                else f"edgetok writes opset {OPSET}: take a newer {offer.name}, or another runtime",
             )
     if offer.max_ir and ir_version > offer.max_ir:
         yield error(
@@ -42,6 +45,12 @@ EXAMPLES = (
         opset=24,
     ),
     Example("x86-cpu", "g (float[2] x) => (float[2] y) { y = Relu(x) }", None),
+    Example(
+        "jetson-orin-nano-jp51",
+        "g (float[2] x) => (float[2] y) { y = Relu(x) }",
+        "error",
+        "edgetok writes opset 23: take a newer onnxruntime",
+    ),
     Example(
         "x86-cpu",
         '<ir_version: 12, opset_import: ["": 23]> g (float[2] x) => (float[2] y) { y = Relu(x) }',

@@ -162,7 +162,7 @@ def round_activations(model: ir.Model, spec: Spec, run: Run | None) -> int:
         How many values are rounded.
 
     Raises:
-        UsageError: there are no samples, or too few.
+        UsageError: there are no samples, or too few; a part to skip is none of the model's.
     """
     if run is None:
         raise UsageError(
@@ -194,6 +194,7 @@ def readers_of_products(model: ir.Model, spec: Spec) -> dict[ir.Value, list[tupl
     if spec.config.attention:
         attention = [node for node in model.graph if node.op_type in ("Attention", "ProportionalAttention")]
         places += [(node, place) for node in attention for place in range(3)]
+    spec.where.check(node.name or "" for node, _ in places)
     found: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for node, place in places:
         value = node.inputs[place]

@@ -79,7 +79,7 @@ def quantise(
 
     Raises:
         Refusal: there is nothing to quantise, or a weight is not finite.
-        UsageError: a quantiser needs samples, and there are none.
+        UsageError: a quantiser needs samples, and there are none; a part to skip is none of the model's.
     """
     linears = find_linears(model.graph)
     chosen = [(linear, next((spec for spec in specs if spec.where.takes(linear.name)), None)) for linear in linears]
@@ -90,6 +90,8 @@ def quantise(
             + (", and all of them are skipped" if linears else ""),
             way_out="edgetok inspect shows what is there; skip= leaves out fewer",
         )
+    for spec in specs:
+        spec.where.check(linear.name for linear in linears)
     for linear, _ in taken:
         check_finite(linear)
     seen = _seen(model, taken, run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgetok import discovery, options
+from edgetok.errors import UnknownName
 from edgetok.lowbit.weight import Weight
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgetok.lowbit.linear import Linear
 
 PACKAGE = "edgetok.exporters.quantisers"
+PARTS = ("head", "embed", "attention", "mlp")  # may be skipped in any model, whether it has them or not
 
 # (graph, trials of weights (K, N) by `NAME.weight` of the layer) -> for each trial the least cosine of the outputs with
 # the original's.
@@ -80,10 +82,30 @@ class Where:
 
     skip: str = ""
 
+    @property
+    def skipped(self) -> list[str]:
+        """The parts."""
+        return [part for part in self.skip.split("/") if part]
+
     def takes(self, node: str) -> bool:
         """Whether a layer is quantised, by the name of its node: `blocks.3/mlp/MatMul`."""
-        block, *parts = node.split("/")
-        return not {block.removeprefix("blocks."), *parts} & set(filter(None, self.skip.split("/")))
+        return not _parts(node) & set(self.skipped)
+
+    def check(self, nodes: Iterable[str]) -> None:
+        """Make sure that what is skipped is a part of some model, or of this one.
+
+        Raises:
+            UnknownName: it is neither.
+        """
+        known = {*PARTS, *(part for node in nodes for part in _parts(node))}
+        for part in self.skipped:
+            if part not in known:
+                raise UnknownName("part of the model to skip", part, known)
+
+
+def _parts(node: str) -> set[str]:
+    block, *parts = node.split("/")
+    return {block.removeprefix("blocks."), *parts}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ as it is: its body of standard operators gives the right numbers anywhere, at fp
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgetok.bundle import Bundle
-    from edgetok.device import Device
+    from edgetok.device import Device, RuntimeOffer
     from edgetok.lowbit.weight import Weight
     from edgetok.lowering.plugins import KernelOf
 
@@ -52,10 +53,10 @@ def for_runtime(bundle: Bundle, runtime: str, arithmetic: Arithmetic, device: De
         from edgetok.serialize import write_model
 
         graph = ir.load(bundle.model_path)
-        for_tensorrt(graph, device)
+        for_tensorrt(graph, device.only(runtime))
         write_model(graph, folder)
 
-    kept = cache_folder() / bundle.id[:16] / __version__ / f"tensorrt-{device.name}"
+    kept = cache_folder() / bundle.id[:16] / __version__ / f"{runtime}-{device.name}"
     return made_once(kept, write) / "model.onnx"
 
 
@@ -65,7 +66,7 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
     from edgetok.cache import cache_folder, made_once
     from edgetok.fingerprint import cpu_features
 
-    if not bundle.manifest.weights:
+    if not bundle.manifest.weights and not bundle.manifest.activations:
         return bundle.model_path
     has_native = native.library() is not None
     kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
@@ -113,7 +114,7 @@ def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[
             forms["MatMulNBits"] += 1
         else:
             forms["body"] += 1
-    matmulinteger.in_any_version(model.graph)
+    matmulinteger.in_any_version(model)
     model.opset_imports.update({node.domain: 1 for node in model.graph if node.domain})
     _drop_unused(model)
     return forms
@@ -174,7 +175,61 @@ def for_tensorrt(model: ir.Model, device: Device, kernel_of: KernelOf | None = N
     InlinePass()(model)
     if not made:
         model.opset_imports.pop("edgetok", None)
+    spell(model, [offer for offer in device.runtimes if offer.name.startswith("tensorrt")])
     return made
+
+
+def spell(model: ir.Model, offers: Sequence[RuntimeOffer]) -> None:
+    """Let operators that a runtime lacks be spelt by others that it has, in place; weights of few bits are left.
+
+    Args:
+        model: a bundle's graph. Of its functions, those that hold such operators are written out.
+        offers: the runtimes that shall all take it.
+    """
+    from edgetok.lowering import matmulinteger
+
+    for offer in offers:
+        if offer.name.startswith("tensorrt"):
+            _spell_for_tensorrt(model, offer)
+        else:
+            matmulinteger.in_any_version(model)
+
+
+def _spell_for_tensorrt(model: ir.Model, offer: RuntimeOffer) -> None:
+    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
+    from edgetok.lowering import attention, opset, rms_normalization
+
+    rules = {"Attention": attention.decompose, "RMSNormalization": rms_normalization.decompose}
+    lacking = {name for name in rules if any(lacks(offer, node) for node in _named(model, name))}
+    if lacking:
+        InlinePass(lambda function: bool(lacking & {node.op_type for node in function}))(model)
+        ShapeInferencePass()(model)  # of what was inlined
+        for node in [node for name in sorted(lacking) for node in _named(model, name)]:
+            if lacks(offer, node):
+                rules[node.op_type](model.graph, node)
+        ShapeInferencePass()(model)
+    if offer.max_opset:
+        opset.lower(model, offer.max_opset)
+
+
+def lacks(offer: RuntimeOffer, node: ir.Node) -> bool:
+    """Whether a TensorRT does not import an operator, or does not build this node of it."""
+    import onnx_ir as ir
+
+    from edgetok.lint_rules import importers, narrow_heads
+
+    if offer.name != "tensorrt-rtx" or node.op_type != "Attention":
+        return not importers.imports(offer, node.op_type)
+    width = narrow_heads.width_of(node)
+    single = node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.FLOAT
+    return single or (width is not None and width < narrow_heads.NARROWEST)
+
+
+def _named(model: ir.Model, op_type: str) -> list[ir.Node]:
+    """The model's nodes of a standard operator, and those of its functions."""
+    graphs = [model.graph, *model.functions.values()]
+    return [node for graph in graphs for node in graph if node.op_type == op_type and not node.domain]
 
 
 def precision_obstacle(precision: str, device: Device, what: str = "weights") -> tuple[str, str] | None:

@@ -127,8 +127,9 @@ def _bias(node: ir.Node, outputs: int) -> tuple[ir.Node | None, np.ndarray | Non
     return add, array.astype(np.float32)
 
 
-def in_any_version(graph: ir.Graph) -> None:
+def in_any_version(model: ir.Model) -> None:
     """Let all roundings to int8 be those of com.microsoft, which every onnxruntime has."""
-    for node in graph:
+    for node in model.graph:
         for each in rounding(node.outputs[0]) or ():
             each.domain = DOMAIN
+            model.opset_imports[DOMAIN] = 1
