@@ -1,13 +1,16 @@
 """The verbs, in Python: what puts all the pieces together."""
 
+from edgetok.api.building import Build, build
 from edgetok.api.measuring import compare, profile, side, tokens_per_block
 from edgetok.api.tokenizing import detokenize, tokenize
 from edgetok.api.tuning import Tuned, sweep, tune
 from edgetok.api.verbs import Model, export, load, resolve_device
 
 __all__ = [
+    "Build",
     "Model",
     "Tuned",
+    "build",
     "compare",
     "detokenize",
     "export",

@@ -158,14 +158,9 @@ def for_tensorrt(model: ir.Model, device: Device, kernel_of: KernelOf | None = N
             activations.lower(model.graph, node)
     made: Counter[str] = Counter()
     if kernel_of is not None:
-
-        def kernel(node: ir.Node, sm: str) -> plugins.Plan | None:
-            found = kernel_of(node, sm)
-            if found is None and node in unpacked:
-                raise unpacked[node]
-            return found
-
-        made = plugins.lower(model, device, kernel)
+        made = plugins.lower(model, device, kernel_of)
+        for node in [node for node in unpacked if node.graph is model.graph]:  # weights that have no kernel either
+            raise unpacked[node]
     types = {value.dtype for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
     if ir.DataType.FLOAT4E2M1 in types:
         model.ir_version = max(model.ir_version or 0, 11)
