@@ -23,8 +23,8 @@ titles have the word. What is said to be measured was measured; otherwise only x
 
 `--on auto` takes the profile of the machine it runs on: the board's; the graphics card's where the runtime computes
 there; the processor's otherwise. `--on NAME` is refused on any other machine. `edgetok lint --for NAME` and
-`edgetok export --for NAME` ask for any device, from anywhere; there, a Jetson without its JetPack (`jetson-orin-nano`) is
-that with the newest one.
+`edgetok export --for NAME` ask for any device, from anywhere; there, a Jetson without its JetPack (`jetson-orin-nano`)
+is that with the newest one.
 
 Peaks are dense, in the power mode that the device ships in: units x clock x operations per clock. NVIDIA's figure on a
 Jetson's box is with sparsity, in the fastest mode, and adds the DLAs. On GeForce cards fp16 and fp8 are those with
