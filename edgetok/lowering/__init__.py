@@ -66,7 +66,7 @@ def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
     from edgetok.cache import cache_folder, made_once
     from edgetok.fingerprint import cpu_features
 
-    if not bundle.manifest.weights and not bundle.manifest.activations:
+    if not bundle.manifest.weights and not bundle.manifest.recipe.activations:
         return bundle.model_path
     has_native = native.library() is not None
     kernels = native.digest(native.FOLDER)[:8] if has_native else "stock"
