@@ -32,8 +32,6 @@ from edgetok.machine import Machine
 from edgetok.verify import DECODER, ENCODER, MODEL, STREAMS
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from edgetok.device import Device
 
 MARK = "build.json"
@@ -135,6 +133,10 @@ def _forms(device: Device) -> Iterator[tuple[Form, str]]:
 
 def _lowered(bundle: Bundle, device: Device, form: Form, folder: Path) -> Way:
     """Every graph of the bundle in a form; of none, if one of them cannot be had in it."""
+    import onnx_ir as ir
+
+    from edgetok import lowering
+    from edgetok.api.plugins import kernel_of
     from edgetok.serialize import write_model
 
     (offer,) = device.runtimes
@@ -143,10 +145,12 @@ def _lowered(bundle: Bundle, device: Device, form: Form, folder: Path) -> Way:
     counted: Counter[str] = Counter()
     try:
         for name, path in _graphs(bundle).items():
-            model, counts = _graph(path, device, form)
+            model = ir.load(path)
+            counts = lowering.for_tensorrt(model, device, kernel_of if form == "tensorrt-plugins" else None)
             place = Path(form) / name
             (folder / place).mkdir(parents=True)
             write_model(model, folder / place)
+            _refuse(folder / place / MODEL, device)
             made += sorted(str(place / file.name) for file in (folder / place).iterdir())
             counted += counts
     except (Refusal, MissingPackage) as error:
@@ -162,20 +166,13 @@ def _graphs(bundle: Bundle) -> dict[str, Path]:
     return found or {"": bundle.path / MODEL}
 
 
-def _graph(path: Path, device: Device, form: Form) -> tuple[ir.Model, Counter[str]]:
-    """Lowered, and held against everything that is known of the runtime."""
-    import onnx_ir as ir
-
-    from edgetok import lowering
-    from edgetok.api.plugins import kernel_of
+def _refuse(lowered: Path, device: Device) -> None:
+    """Hold a lowered graph against everything that is known of the runtime."""
     from edgetok.lint import lint
 
-    model = ir.load(path)
-    counts = lowering.for_tensorrt(model, device, kernel_of if form == "tensorrt-plugins" else None)
-    for finding in lint(model, device):
+    for finding in lint(lowered, device):
         if finding.severity == "error":
             raise Refusal(finding.reason, node=finding.nodes[0] if finding.nodes else None, way_out=finding.rewrite)
-    return model, counts
 
 
 def _with_engine(device: Device, way: Way, folder: Path, again: str, say: Tell) -> Way:

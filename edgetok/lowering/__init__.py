@@ -141,7 +141,7 @@ def for_tensorrt(model: ir.Model, device: Device, kernel_of: KernelOf | None = N
 
     from edgetok.errors import Refusal
     from edgetok.lowbit.node import read
-    from edgetok.lowering import activations, dequantize, plugins
+    from edgetok.lowering import activations, dequantize, plugins, strings
 
     unpacked: dict[ir.Node, Refusal] = {}
     for node in list(model.graph):
@@ -166,8 +166,9 @@ def for_tensorrt(model: ir.Model, device: Device, kernel_of: KernelOf | None = N
         model.ir_version = max(model.ir_version or 0, 11)
     if any(node.domain == activations.DOMAIN for node in model.graph):
         model.opset_imports[activations.DOMAIN] = 1
-    _drop_unused(model)
     InlinePass()(model)
+    strings.lower(model)
+    _drop_unused(model)
     if not made:
         model.opset_imports.pop("edgetok", None)
     spell(model, [offer for offer in device.runtimes if offer.name.startswith("tensorrt")])
@@ -212,13 +213,13 @@ def lacks(offer: RuntimeOffer, node: ir.Node) -> bool:
     """Whether a TensorRT does not import an operator, or does not build this node of it."""
     import onnx_ir as ir
 
-    from edgetok.lint_rules import importers, narrow_heads
+    from edgetok.lint_rules import importers, narrow_heads, shared_queries
 
     if offer.name != "tensorrt-rtx" or node.op_type != "Attention":
         return not importers.imports(offer, node.op_type)
     width = narrow_heads.width_of(node)
     single = node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.FLOAT
-    return single or (width is not None and width < narrow_heads.NARROWEST)
+    return single or shared_queries.shared(node) or (width is not None and width < narrow_heads.NARROWEST)
 
 
 def _named(model: ir.Model, op_type: str) -> list[ir.Node]:
