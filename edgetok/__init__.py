@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "detokenize", "export", "load", "profile", "sweep", "tokenize", "tune"]
+__all__ = ["__version__", "build", "compare", "detokenize", "export", "load", "profile", "sweep", "tokenize", "tune"]
 
 # exporters/, plugins/, runtimes/ and devices/ lie beside this folder in a checkout and inside it in a wheel.
 _checkout = Path(__file__).parent.parent

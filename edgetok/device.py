@@ -157,6 +157,10 @@ class Device(_Table):
         """Names of the runtimes that can be installed there."""
         return {offer.name for offer in self.runtimes}
 
+    def only(self, runtime: str) -> "Device":
+        """The device with that runtime and no other."""
+        return self.model_copy(update={"runtimes": tuple(offer for offer in self.runtimes if offer.name == runtime)})
+
     def lacks(self, precision: str, what: str, kinds: Iterable[str]) -> tuple[str, list[str]] | None:
         """Why a precision is not to be had there, and which of other kinds are; None where it is.
 

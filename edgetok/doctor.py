@@ -11,13 +11,16 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from edgetok import native
 from edgetok.cache import cache_folder
 from edgetok.device import Device
+from edgetok.engine import card
+from edgetok.engine.order import PACKAGES, Builder
+from edgetok.errors import DeviceError
 from edgetok.machine import Machine, here
 
 if TYPE_CHECKING:
@@ -81,6 +84,8 @@ def examine(devices: Iterable[Device]) -> Diagnosis:
         one_runtime(installed),
         *(attempt(name, code, why) for name, code, why in TRIALS if name in installed),
         _devices(list(devices)),
+        graphics_card(),
+        *engine_builders(installed),
         cache(),
         compiler(),
         operators(),
@@ -219,6 +224,33 @@ def _devices(devices: list[Device]) -> Check:
         detail=f"no profile describes this machine: {machine}",
         remedy="add a file to devices/; exporting works without one",
     )
+
+
+def graphics_card() -> Check:
+    """Whether NVIDIA's driver is here, and what card it has: TensorRT and ONNX Runtime's CUDA provider run there."""
+    try:
+        found = card.here()
+    except DeviceError as error:
+        return Check(name="graphics card", status="absent", detail=str(error).partition(";")[0])
+    return Check(name="graphics card", status="ok", detail=f"{found.name}, compute capability {found.capability}")
+
+
+def engine_builders(installed: dict[str, Distribution]) -> list[Check]:
+    """Whether engines of TensorRT and TensorRT-RTX can be built here; that needs Polygraphy too."""
+    checks = []
+    builders: tuple[Builder, ...] = get_args(Builder)
+    for builder in builders:
+        status: Status
+        found = next((installed[name] for name in PACKAGES[builder] if name in installed), None)
+        told, status, remedy = "not installed", "absent", f"pip install 'edgetok[{builder}]'"
+        if found is not None:
+            told, status = found.version, "ok"
+            if "polygraphy" not in installed:
+                told, status = f"{told}, without Polygraphy: no engines can be built", "warn"
+        elif builder == "tensorrt":
+            remedy = "JetPack brings it; elsewhere pip install tensorrt, from NVIDIA"
+        checks.append(Check(name=builder, status=status, detail=told, remedy=None if status == "ok" else remedy))
+    return checks
 
 
 def cache() -> Check:

@@ -7,6 +7,7 @@
     ├── CaptureError                the source was read, but could not be turned into a graph
     ├── Refusal                     a technique cannot be applied to this graph: node, reason and way out
     ├── ParityError                 the exported graph strays too far from the original
+    ├── BuildError                  TensorRT builds no engine, or another one than was asked for
     ├── BundleError                 a bundle that is damaged, changed, incomplete or from a newer version
     ├── InputError                  inputs that do not fit the model
     ├── OutputError                 an output folder that exists, a full disk
@@ -81,6 +82,10 @@ class Refusal(EdgetokError):
 
 class ParityError(EdgetokError):
     """The exported graph strays too far from the original."""
+
+
+class BuildError(EdgetokError):
+    """TensorRT builds no engine, or another one than was asked for."""
 
 
 class BundleError(EdgetokError):

@@ -88,7 +88,8 @@ def AgglomerativeClusters(x, padding, count: int, linkage: str):
                 merged = half + share * (others - half)  # on the diagonal at least gone / N
         now = op.Max(merged, op.Transpose(merged, perm=[0, 2, 1]))  # rows of the absorbed; symmetric to the last bit
 
-        lowest, _ = op.TopK(heights, merges, axis=1, largest=0)
+        # Not "_": TensorRT-RTX 1.7.1 takes that name for one of its own.
+        lowest, _places = op.TopK(heights, merges, axis=1, largest=0)
         highest = op.ReduceMax(lowest, rows)  # (B, 1)
         least = op.ReduceMin(now, columns, keepdims=0)
         closer = op.Cast(op.ReduceMin(least, rows) <= highest, to=6)

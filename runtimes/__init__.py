@@ -43,6 +43,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     package: ClassVar[str]  # what is imported
+    on_card: ClassVar[bool] = False  # whether it computes on a graphics card, for which graphs are lowered by device
 
     def __init__(self, model: Source, inputs: Sequence[TensorSpec], *, threads: int | None = None, plain: bool = False):
         if threads is not None and threads < 1:
@@ -63,7 +64,7 @@ class Runtime(ABC):
     def prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
         """Check the feeds once; what is returned runs without checks, and is what gets timed."""
         check_inputs(feeds, self.inputs)
-        return lambda: self._run(feeds)
+        return self._prepare(feeds)
 
     def describe(self) -> dict[str, str]:
         """Name, version and settings, for reports."""
@@ -87,6 +88,10 @@ class Runtime(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
+    def _prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
+        """What is done once for many runs, such as copying the inputs to a card."""
+        return lambda: self._run(feeds)
+
     def _profile(self, feeds: "Feeds", warm_up: int, runs: int) -> "list[ProfiledRun]":
         raise UsageError(f"the runtime {self.name!r} does not time single nodes: profile on 'onnxruntime'")
 
@@ -97,8 +102,8 @@ def names() -> list[str]:
 
 
 def of_files() -> list[str]:
-    """The names of the runtimes that run an ONNX file and whose package is installed; ONNX Runtime first."""
-    found = [name for name, of in _classes().items() if name != "eager" and find_spec(of.package)]
+    """The names of the runtimes that run an ONNX file on a processor and are installed; ONNX Runtime first."""
+    found = [name for name, of in _classes().items() if name != "eager" and not of.on_card and find_spec(of.package)]
     return sorted(found, key=lambda name: (name != DEFAULT, name))
 
 

@@ -1,8 +1,11 @@
 """Build an ONNX file with TensorRT-RTX, for one compute capability, without a GPU: `python rtx_build.py FILE SM86`.
 
 A process of its own, because what TensorRT does not like can crash it. Prints "built N bytes", or what is in the way.
+Without arguments it builds what its standard input names, a JSON list per line, and answers with a line for each.
 """
 
+import json
+import os
 import sys
 
 import tensorrt_rtx as trt
@@ -42,5 +45,18 @@ def main(file: str, capability: str) -> None:
     print(f"built {engine.nbytes} bytes")
 
 
+def serve() -> None:
+    """Answer each line: null where it was built, or what is in the way."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the library prints
+    for line in sys.stdin:
+        try:
+            main(*json.loads(line))
+            reason = None
+        except SystemExit as error:
+            reason = str(error)
+        print(json.dumps(reason), file=answers, flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if sys.argv[1:] else serve()

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetok import runtimes
-from edgetok.errors import InputError, MissingPackage, SourceError, UnknownName, UsageError
+from edgetok import devices, runtimes
+from edgetok.errors import DeviceError, InputError, MissingPackage, SourceError, UnknownName, UsageError
 from edgetok.inputs import check_inputs
+from edgetok.lowering import for_runtime
 from edgetok.model import TensorSpec
 
 onnx = pytest.importorskip("onnx")
@@ -86,7 +87,7 @@ def test_a_feed_that_is_missing():
 
 
 def test_names_and_a_misspelt_one():
-    assert runtimes.names() == ["eager", "onnxruntime", "openvino"]
+    assert runtimes.names() == ["eager", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx"]
     with pytest.raises(UnknownName, match="no runtime 'onxruntime': did you mean 'onnxruntime'?"):
         runtimes.load("onxruntime")
 
@@ -201,3 +202,62 @@ def test_eager_runs_the_original():
 
 def reference_numpy(module, x):
     return x @ module.weight.detach().numpy().T + module.bias.detach().numpy()
+
+
+ON_CARD = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+
+
+@pytest.mark.parametrize("name", ON_CARD)
+def test_what_runs_on_a_card_says_what_is_missing(model, monkeypatch, name):
+    """No package, and then no driver: one clear error."""
+    monkeypatch.setattr("edgetok.engine.card.LIBRARY", "libnothing.so.1")
+    with pytest.raises((MissingPackage, DeviceError)) as caught, runtimes.load(name)(model, X):
+        pass
+    expected = {
+        "onnxruntime-gpu": "running a model on a card by ONNX Runtime needs 'onnxruntime-gpu'",
+        "tensorrt": "building a tensorrt engine needs 'tensorrt'",
+        "tensorrt-rtx": "no NVIDIA driver on this machine: libnothing.so.1 cannot be loaded; run it on a machine with",
+    }
+    assert expected[name] in str(caught.value)
+    assert name not in runtimes.of_files()
+
+
+@pytest.mark.parametrize("name", ON_CARD[1:])
+def test_no_engine_on_a_processor(name):
+    with pytest.raises(DeviceError, match=f"{name} computes on a card that edgetok devices lists: say --on auto"):
+        for_runtime(None, name, "a32", devices.load("x86-cpu"))
+
+
+def test_inputs_are_bound_once(model, monkeypatch):
+    """The CUDA provider's way, on the processor's memory: what is bound stays, and outputs are made anew."""
+    from edgetok.runtimes import onnxruntime_gpu
+
+    monkeypatch.setattr(onnxruntime_gpu, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_gpu, "DEVICE", "cpu")
+    with runtimes.load("onnxruntime-gpu")(model, X) as runtime:
+        run = runtime.prepare({"x": np.array([[1, 2]], np.float32)})
+        first, second = run(), run()
+        assert runtime.describe()["CUDA graphs"] == "no: the batch is open, export it with --batch"
+        other = runtime.run({"x": np.array([[5, 6], [7, 8]], np.float32)})
+    assert first["y"].tolist() == second["y"].tolist() == [[2, 4]] and first["y"] is not second["y"]
+    assert other["y"].tolist() == [[10, 12], [14, 16]]
+    with (
+        pytest.raises(SourceError, match=r"onnxruntime-gpu [\d.]+ cannot load the model: .*gone.onnx"),
+        runtimes.load("onnxruntime-gpu")(model.with_name("gone.onnx"), X),
+    ):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_no_card_is_no_silent_processor(model, monkeypatch):
+    """onnxruntime goes on without a provider that it cannot load, as this wheel cannot load CUDA's."""
+    import onnxruntime
+
+    from edgetok.runtimes import onnxruntime_gpu
+
+    monkeypatch.setattr(onnxruntime_gpu, "_onnxruntime", lambda: onnxruntime)
+    with (
+        pytest.raises(DeviceError, match=r"onnxruntime-gpu [\d.]+ found no card, or not the CUDA libraries"),
+        runtimes.load("onnxruntime-gpu")(model, X),
+    ):
+        pass

@@ -122,6 +122,28 @@ def test_the_opset_is_lowered_where_nothing_changes(text: str, wanted: int) -> N
     assert model.opset_imports[""] == wanted
 
 
+def test_what_functions_choose_by_their_strings_is_decided() -> None:
+    """TensorRT has no strings: what remains gives the operator's numbers."""
+    from edgetok.plugins import add_functions
+
+    for objective in ("max_sum", "max_min"):
+        text = (
+            '<ir_version: 10, opset_import: ["": 23, "edgetok": 1]> g (float[2,9,9] gain, float[2,9] start) =>'
+            f' (int64[2,4] y) {{ y = edgetok.GreedySelect <count = 4, objective = "{objective}"> (gain, start) }}'
+        )
+        model = Example("", text, None).model()
+        add_functions(model)
+        whole = model.clone()
+        lowering.for_tensorrt(model, RTX)
+        assert not any("value_string" in node.attributes for node in model.graph.all_nodes())
+        feeds = feeds_of(whole, 2)
+        wanted, got = (
+            onnxruntime.InferenceSession(ir.to_proto(each).SerializeToString()).run(None, feeds)[0]
+            for each in (whole, model)
+        )
+        np.testing.assert_array_equal(got, wanted)
+
+
 @pytest.mark.parametrize("shape", ["float[2,3,5,64]", "float16[2,3,5,8]"], ids=["fp32", "narrow heads"])
 def test_rtx_builds_what_it_refuses_as_one_node(shape: str, tmp_path) -> None:
     from tests.test_tensorrt_rtx import build

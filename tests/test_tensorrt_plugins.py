@@ -162,6 +162,25 @@ def test_a_bundle_gets_plugin_nodes() -> None:
     assert list(written)[: len(ATTRIBUTE_NAMES)] == list(ATTRIBUTE_NAMES)
 
 
+def test_what_a_plugin_gives_out_tells_the_shapes_behind_it() -> None:
+    """Nothing is known of the first operator's result until it is a plugin; the batch keeps its name."""
+    lowered = model()
+    (first,) = [node for node in lowered.graph if node.op_type == "KeepTokens"]
+    first.op_type = "Hidden"
+    op = g.Emitter(lowered.graph)
+    kept = op.KeepTokens(op.Relu(lowered.graph.outputs[0]), lowered.graph.inputs[1], domain="edgetok")
+    lowered.graph.outputs.append(kept)
+
+    def kernel(node: ir.Node, sm: str) -> lowering.Plan | None:
+        if any(value is None or value.shape is None for value in node.inputs):
+            return None
+        launch = keep_tokens(*([size(at, 0), *value.shape[1:]] for at, value in enumerate(node.inputs)))
+        return lowering.Plan((lowering.Step(node.op_type, launch, (0, 1), (2,)),), (2,))
+
+    assert lowering.lower(lowered, ORIN, kernel) == {"Hidden": 1, "KeepTokens": 1}
+    assert [str(value.shape) for value in lowered.graph.outputs] == ["[batch,12,8]"] * 2
+
+
 def test_real_kernels_become_nodes() -> None:
     """Apart: torch in this process would find Triton too, once it was imported here."""
     if find_spec("triton") is None:

@@ -1,5 +1,6 @@
 """The verbs, in Python: what puts all the pieces together."""
 
+from edgetok.api.building import Build, build
 from edgetok.api.comparing import compare
 from edgetok.api.measuring import profile, side, tokens_per_block
 from edgetok.api.tokenizing import detokenize, tokenize
@@ -7,8 +8,10 @@ from edgetok.api.tuning import Tuned, sweep, tune
 from edgetok.api.verbs import Model, export, load, resolve_device
 
 __all__ = [
+    "Build",
     "Model",
     "Tuned",
+    "build",
     "compare",
     "detokenize",
     "export",

@@ -181,10 +181,12 @@ def side(
     bundle: Bundle, feeds: Arrays, arithmetic: Arithmetic = "a32", runtime: str = "onnxruntime"
 ) -> Side:
     """A bundle as one side of a measurement."""
+    from edgetok.device import ON_GPU
     from edgetok.lowering import for_runtime
     from edgetok.worker import Side
 
-    graph = for_runtime(bundle, runtime, arithmetic)
+    device = resolve_device("auto", runtime) if runtime in ON_GPU else None
+    graph = for_runtime(bundle, runtime, arithmetic, device)
     manifest, tokens = bundle.manifest, tokens_per_block(bundle)
     dynamic = any(step.dynamic for step in manifest.schedule)
     return Side(bundle.path.name, graph, manifest.inputs, feeds, runtime, tokens=tokens, mean_tokens=dynamic)

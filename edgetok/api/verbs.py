@@ -191,7 +191,7 @@ def load(
         device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         expected_id: insist on this bundle: the first eight or more digits of its id.
         arithmetic: "a32", or "a8": what feeds weights of few bits is rounded to int8, which is faster.
-        runtime: "onnxruntime" or "openvino".
+        runtime: "onnxruntime", "openvino" or, with a card, "tensorrt", "tensorrt-rtx" or "onnxruntime-gpu".
 
     Raises:
         BundleError: it is damaged, incomplete, or not the one expected.
@@ -252,7 +252,7 @@ class Model:
         if self._runtime is None:
             from edgetok import lowering, runtimes
 
-            graph = lowering.for_runtime(self.bundle, self.runtime, self.arithmetic)
+            graph = lowering.for_runtime(self.bundle, self.runtime, self.arithmetic, self.device)
             runtime = runtimes.load(self.runtime)(graph, self.bundle.manifest.inputs)
             self._runtime = runtime.__enter__()
         return self._runtime.run(dict(feeds))

@@ -46,6 +46,7 @@ def app() -> typer.Typer:
 
     from edgetok.cli import (
         _console,
+        build,
         build_plugins,
         compare,
         detokenize,
@@ -73,7 +74,7 @@ def app() -> typer.Typer:
     )
     found.callback()(_console.top)
     verbs = (export, run, tokenize, detokenize, profile, compare, tune, sweep)
-    for module in (*verbs, text_graph, build_plugins, inspect, lint, techniques, quantisers, devices, doctor):
+    for module in (*verbs, text_graph, build, build_plugins, inspect, lint, techniques, quantisers, devices, doctor):
         name = module.__name__.rpartition(".")[2].replace("_", "-")
         found.command(name, cls=_console.Command)(module.command)
     return found

@@ -36,7 +36,9 @@ Arithmetic = Annotated[
     str, typer.Option(metavar="a32|a8", help="a8: activations to int8 where weights have few bits; faster.")
 ]
 
-RuntimeName = Annotated[str, typer.Option("--runtime", metavar="NAME", help="onnxruntime or openvino.")]
+RuntimeName = Annotated[
+    str, typer.Option("--runtime", metavar="NAME", help="onnxruntime or openvino; on a card tensorrt, tensorrt-rtx ...")
+]
 
 ClickException: Any = typer.BadParameter.__mro__[2]  # typer has its own copy of click, or uses click, as versions go
 

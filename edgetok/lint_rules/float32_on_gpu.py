@@ -1,13 +1,14 @@
 """float32 weights on a GPU.
 
 TensorRT 11 and TensorRT-RTX take types from the graph alone. Measured with TensorRT-RTX 1.7.1: a float32 graph with an
-Attention node does not build, float16 and bfloat16 do, and float32 does when Attention is decomposed. What float16
-would bring is read from the device's profile.
+Attention node does not build, float16 and bfloat16 do, and float32 does when Attention is decomposed, as the builder
+itself does with some (narrow_heads.py). What float16 would bring is read from the device's profile.
 """
 
 from collections.abc import Iterator
 
 from edgetok.lint_rules import Example, Finding, Graph, Target, error, warning
+from edgetok.lint_rules.narrow_heads import is_kernel
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "Attention")
 
@@ -28,7 +29,7 @@ def check(graph: Graph, target: Target) -> Iterator[Finding]:
             "export with --dtype fp16 or bf16",
         )
     for node in single:
-        if target.runtime.name == "tensorrt-rtx" and node.op_type == "Attention":
+        if target.runtime.name == "tensorrt-rtx" and node.op_type == "Attention" and is_kernel(node):
             yield error(node, "tensorrt-rtx does not build a float32 Attention", "export with --dtype fp16 or bf16")
 
 

@@ -17,15 +17,47 @@ if TYPE_CHECKING:
     from edgetok.bundle import Bundle
     from edgetok.device import Device, RuntimeOffer
     from edgetok.lowbit.weight import Weight
+    from edgetok.lowering.plugins import KernelOf
 
 Arithmetic = Literal["a32", "a8"]  # activations in fp32; rounded to int8 per row and block
 # Which makes weights of a device's precision; TensorRT takes positive scales only.
 QUANTISERS = {"fp4": "nvfp4", "fp8": "fp8", "int4": "int4:positive=true", "int8": "int8:positive=true"}
 
 
-def for_runtime(bundle: Bundle, runtime: str, arithmetic: Arithmetic) -> Path:
-    """The bundle's graph as a runtime takes it: lowered for ONNX Runtime, model.onnx itself for any other."""
-    return for_onnxruntime(bundle, arithmetic) if runtime == "onnxruntime" else bundle.model_path
+def for_runtime(bundle: Bundle, runtime: str, arithmetic: Arithmetic, device: Device | None) -> Path:
+    """The bundle's graph as a runtime takes it: lowered for ONNX Runtime and TensorRT, model.onnx itself otherwise.
+
+    Args:
+        bundle: whose graph.
+        runtime: its name.
+        arithmetic: "a32" or "a8", for ONNX Runtime.
+        device: this machine's profile, for TensorRT.
+
+    Raises:
+        DeviceError: TensorRT, on a device that has no card.
+    """
+    from edgetok import __version__
+    from edgetok.cache import cache_folder, made_once
+    from edgetok.errors import DeviceError
+
+    if runtime == "onnxruntime":
+        return for_onnxruntime(bundle, arithmetic)
+    if runtime not in ("tensorrt", "tensorrt-rtx"):
+        return bundle.model_path
+    if device is None or device.kind == "cpu":
+        raise DeviceError(f"{runtime} computes on a card that edgetok devices lists: say --on auto where one is")
+
+    def write(folder: Path) -> None:
+        import onnx_ir as ir
+
+        from edgetok.serialize import write_model
+
+        graph = ir.load(bundle.model_path)
+        for_tensorrt(graph, device.only(runtime))
+        write_model(graph, folder)
+
+    kept = cache_folder() / bundle.id[:16] / __version__ / f"{runtime}-{device.name}"
+    return made_once(kept, write) / "model.onnx"
 
 
 def for_onnxruntime(bundle: Bundle, arithmetic: Arithmetic) -> Path:
@@ -88,42 +120,59 @@ def lower(model: ir.Model, arithmetic: Arithmetic, has_native: bool) -> Counter[
     return forms
 
 
-def for_tensorrt(model: ir.Model, device: Device) -> None:
+def for_tensorrt(model: ir.Model, device: Device, kernel_of: KernelOf | None = None) -> Counter[str]:
     """Let each LutMatMul become a DequantizeLinear that TensorRT keeps packed, and write out all functions, in place.
 
     Args:
         model: a bundle's graph.
         device: the target, whose precisions decide.
+        kernel_of: finds the kernel of a node, which then becomes plugin nodes (`edgetok.lowering.plugins`), as do
+            weights that have no such form; None leaves plugins out.
+
+    Returns:
+        How many nodes of which operator became plugins.
 
     Raises:
-        Refusal: a weight, or a rounded activation, has no such form, or the device no such precision.
+        Refusal: a weight, or a rounded activation, has no such form, or the device no such precision; with `kernel_of`,
+            the device takes no plugins, or no node has a kernel.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import InlinePass
 
     from edgetok.errors import Refusal
     from edgetok.lowbit.node import read
-    from edgetok.lowering import activations, dequantize
+    from edgetok.lowering import activations, dequantize, plugins, strings
 
+    unpacked: dict[ir.Node, Refusal] = {}
     for node in list(model.graph):
         weight = read(node) if node.op_type == "LutMatMul" else None
         obstacle = activations.obstacle(node, device) if weight is None else tensorrt_obstacle(weight, device)
         if obstacle is not None:
             reason, way_out = obstacle
-            raise Refusal(reason, node=node.name, way_out=way_out)
-        if weight is not None:
+            unpacked[node] = Refusal(reason, node=node.name, way_out=way_out)
+            if weight is None or kernel_of is None:
+                raise unpacked[node]
+        elif weight is not None:
             dequantize.lower(model.graph, node, weight)
         elif node.op_type == "RoundToNVFP4":
             activations.lower(model.graph, node)
+    made: Counter[str] = Counter()
+    if kernel_of is not None:
+        made = plugins.lower(model, device, kernel_of)
+        for node in [node for node in unpacked if node.graph is model.graph]:  # weights that have no kernel either
+            raise unpacked[node]
     types = {value.dtype for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
     if ir.DataType.FLOAT4E2M1 in types:
         model.ir_version = max(model.ir_version or 0, 11)
     if any(node.domain == activations.DOMAIN for node in model.graph):
         model.opset_imports[activations.DOMAIN] = 1
-    _drop_unused(model)
     InlinePass()(model)
-    model.opset_imports.pop("edgetok", None)
+    strings.lower(model)
+    _drop_unused(model)
+    if not made:
+        model.opset_imports.pop("edgetok", None)
     spell(model, [offer for offer in device.runtimes if offer.name.startswith("tensorrt")])
+    return made
 
 
 def spell(model: ir.Model, offers: Sequence[RuntimeOffer]) -> None:
@@ -164,13 +213,13 @@ def lacks(offer: RuntimeOffer, node: ir.Node) -> bool:
     """Whether a TensorRT does not import an operator, or does not build this node of it."""
     import onnx_ir as ir
 
-    from edgetok.lint_rules import importers, narrow_heads
+    from edgetok.lint_rules import importers, narrow_heads, shared_queries
 
     if offer.name != "tensorrt-rtx" or node.op_type != "Attention":
         return not importers.imports(offer, node.op_type)
     width = narrow_heads.width_of(node)
     single = node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.FLOAT
-    return single or (width is not None and width < narrow_heads.NARROWEST)
+    return single or shared_queries.shared(node) or (width is not None and width < narrow_heads.NARROWEST)
 
 
 def _named(model: ir.Model, op_type: str) -> list[ir.Node]:

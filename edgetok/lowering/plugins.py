@@ -1,7 +1,10 @@
 """Plugin nodes for TensorRT: an operator's node takes its compiled kernel along, where there is one for the device.
 
 The function of standard operators of that name goes from the graph: TensorRT's parser would write it out, and never
-look for the plugin. Operators without a kernel keep their bodies, written out.
+look for the plugin. Operators without a kernel keep their bodies.
+
+What a plugin gives out has shapes that are known, which tell the shapes of what reads it: so kernels are looked for in
+rounds, until none is found any more.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from edgetok.errors import Refusal
-from edgetok.tensorrt.node import NAMESPACE
+from edgetok.tensorrt.node import NAMESPACE, TYPES
 
 if TYPE_CHECKING:
     from edgetok.device import Device
@@ -46,6 +49,8 @@ class Plan:
     outputs: tuple[int, ...]
 
 
+_SPELT = {"half": "float16", "bf16": "bfloat16"}  # where ONNX names a type otherwise than TensorRT does
+_TYPES = {kind: ir.DataType[_SPELT.get(kind, kind).upper()] for kind in TYPES}
 KernelOf = Callable[[ir.Node, str], "Plan | None"]  # of a node, for a compute capability such as "8.7"
 Form = Literal["decorator", "library"]
 
@@ -70,7 +75,7 @@ def form(device: Device) -> Form:
 
 
 def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
-    """Let each node that has a kernel become a plugin node, and write out the others, in place.
+    """Let each node that has a kernel become plugin nodes, in place; the others keep their functions.
 
     Args:
         model: a bundle's graph.
@@ -83,31 +88,66 @@ def lower(model: ir.Model, device: Device, kernel_of: KernelOf) -> Counter[str]:
     Raises:
         Refusal: the device takes no plugins, or no node has a kernel.
     """
-    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+    from onnx_ir.passes.common import ShapeInferencePass
 
     form(device)
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
     assert device.sm is not None
     plugins: Counter[str] = Counter()
-    for node in [node for node in model.graph if node.domain == NAMESPACE]:
-        found = kernel_of(node, device.sm)
-        if found is None:
-            continue
-        tensors = dict(enumerate(node.inputs))
-        for step in found.steps:
-            reads = [tensors[number] for number in step.reads]
-            texts = [ir.AttrString(name, text) for name, text in step.node.attributes().items()]
-            name = f"{node.name or node.op_type}_{step.operator}"
-            made = ir.Node(NAMESPACE, step.operator, reads, texts, num_outputs=len(step.writes), name=name)
-            model.graph.insert_before(node, made)
-            tensors.update(zip(step.writes, made.outputs, strict=True))
-        written = [value for number in found.outputs if (value := tensors[number]) is not None]
-        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [], node.outputs, written)
-        plugins[node.op_type] += 1
+    found = True
+    while found:
+        found = False
+        _forget_unknown(model.graph)
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        for node in [node for node in model.graph if node.domain == NAMESPACE and "kernel" not in node.attributes]:
+            plan = kernel_of(node, device.sm)
+            if plan is not None:
+                _replace(model.graph, node, plan)
+                plugins[node.op_type] += 1
+                found = True
     if not plugins:
         raise Refusal("no operator of this graph has a kernel for TensorRT", way_out="export it with --reduce")
-    for key in [key for key in model.functions if key[0] == NAMESPACE and key[1] in plugins]:
+    left = {node.op_type for node in model.graph if node.domain == NAMESPACE and "kernel" not in node.attributes}
+    for key in [key for key in model.functions if key[0] == NAMESPACE and key[1] in plugins.keys() - left]:
         del model.functions[key]
-    InlinePass()(model)
     model.opset_imports[NAMESPACE] = 1
     return plugins
+
+
+def _replace(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
+    """Put a node per launch in the place of an operator's."""
+    tensors = dict(enumerate(node.inputs))
+    known: dict[ir.Value, ir.Shape] = {}
+    for step in plan.steps:
+        reads = [tensors[number] for number in step.reads]
+        texts = [ir.AttrString(name, text) for name, text in step.node.attributes().items()]
+        name = f"{node.name or node.op_type}_{step.operator}"
+        made = ir.Node(NAMESPACE, step.operator, reads, texts, num_outputs=len(step.writes), name=name)
+        for value, (kind, shape) in zip(made.outputs, step.node.outputs(), strict=True):
+            value.dtype = _TYPES[kind]
+            value.shape = known[value] = ir.Shape([_size(term, reads) for term in shape])
+        graph.insert_before(node, made)
+        tensors.update(zip(step.writes, made.outputs, strict=True))
+    written = [got for number in plan.outputs if (got := tensors[number]) is not None]
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, written)
+    for value, axes in known.items():  # what is replaced hands its own shape on
+        value.shape = axes
+
+
+def _forget_unknown(graph: ir.Graph) -> None:
+    """Let shapes be inferred anew in which the last inference named an axis that it did not know: it keeps what is."""
+    for node in graph:
+        for value in node.outputs:
+            if value.shape is not None and any(str(length).startswith("unk__") for length in value.shape):
+                value.shape = None
+
+
+def _size(term: str, reads: list[ir.Value | None]) -> int | str | None:
+    """An axis by its term: a number, or that of an input, as in "0.1"; None where it is computed of them."""
+    if term.isdecimal():
+        return int(term)
+    at, _, axis = term.partition(".")
+    value = reads[int(at)] if at.isdecimal() and axis.isdecimal() else None
+    if value is None or value.shape is None:
+        return None
+    length = value.shape[int(axis)]
+    return length if isinstance(length, int) else length.value  # its name

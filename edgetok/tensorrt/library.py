@@ -25,6 +25,16 @@ _beside, _inside = (Path(__file__).parents[up] / "plugins" / "tensorrt" for up i
 SOURCES = _inside if _inside.is_dir() else _beside  # as the packages lie in a wheel, or in a checkout
 
 
+def command(
+    compiler: str, sources: Sequence[Path], made: Path, operators: Sequence[str], headers: Sequence[Path]
+) -> list[str]:
+    """What compiles the library."""
+    return [
+        compiler, *FLAGS, f'-DEDGETOK_OPERATORS="{",".join(operators)}"', *(f"-isystem{place}" for place in headers),
+        *map(str, sources), "-o", str(made), "-ldl",
+    ]  # fmt: skip
+
+
 def build(folder: Path, operators: Sequence[str], headers: Sequence[Path] = ()) -> Path:
     """Build the library.
 
@@ -51,13 +61,10 @@ def build(folder: Path, operators: Sequence[str], headers: Sequence[Path] = ()) 
             raise UsageError(f"no {name} ({HEADERS[name]}) in {looked}: give its folder with --headers")
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f".{LIBRARY}.{os.getpid()}"
-    command = [
-        compiler, *FLAGS, f'-DEDGETOK_OPERATORS="{",".join(operators)}"',
-        *dict.fromkeys(f"-isystem{place}" for place in found.values()),
-        *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(made), "-ldl",
-    ]  # fmt: skip
+    there = [place for place in dict.fromkeys(found.values()) if place is not None]
     try:
-        result = subprocess.run(command, capture_output=True, text=True)
+        words = command(compiler, sorted(SOURCES.glob("*.cpp")), made, operators, there)
+        result = subprocess.run(words, capture_output=True, text=True)
         if result.returncode:
             raise EdgetokError(f"{compiler} failed on the plugin library:\n{result.stderr[-2000:]}")
         made.replace(folder / LIBRARY)

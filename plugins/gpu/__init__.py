@@ -8,6 +8,7 @@ launched by anything that knows the driver. Triton's interpreter (TRITON_INTERPR
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as Triton 3.9 does by itself, with a warning
 # The PTX version that each compute capability's oldest supported driver reads: CUDA 12.6 (JetPack 6) up to 9.0, CUDA
 # 12.8 for the first Blackwells, CUDA 13 for Thor.
 PTX = {75: 85, 80: 85, 86: 85, 87: 85, 89: 85, 90: 85, 100: 87, 110: 90, 120: 87}
