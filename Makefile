@@ -1,6 +1,6 @@
 # make demo        export a real vision transformer with token merging, run it on a photograph, profile it   (no torch)
-# make test        the tests, PyTorch included: at most 15 minutes on two cores
-# make test-full   the same, more model families, then lint, types, the wheel, other Pythons: at most 60 minutes; says what it skipped
+# make test        the tests, PyTorch included: about 20 minutes on two cores
+# make test-full   the same, more model families, then lint, types, the wheel, other Pythons: about an hour; says what it skipped
 # make clean       remove what the above built
 #
 # Needed: Python 3.11 or newer with pip; `make test PYTHON=python3.12` picks another than python3.

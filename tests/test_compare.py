@@ -127,6 +127,7 @@ def test_none_keeps_the_limit(profiles: Path, capsys: pytest.CaptureFixture[str]
     [
         (["{bundles}/whole"], "compare takes two or more, bundles or saved profiles"),
         (["{bundles}/whole", "{profiles}/merged"], "compare takes bundles or saved profiles, not both: "),
+        (["{profiles}/merged", "{profiles}/slower", "--rounds", "9"], "compared as they were measured: leave --on and"),
         (["{bundles}/whole", "{bundles}/gone"], "there is no such folder"),
         (["{bundles}/whole", "{bundles}/whole", "--max-p99", "20"], "a time of '20': a number with its unit"),
     ],

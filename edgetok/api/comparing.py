@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from edgetok.comparison_report import ComparisonReport
     from edgetok.profiling import Effort
 
+ROUNDS = 15  # of turns
+
 
 def compare(
     paths: Sequence[str | Path],
     *,
-    device: str = "cpu",
-    rounds: int = 15,
+    device: str | None = None,
+    rounds: int | None = None,
     limits: Limits = NONE,
     anyway: bool = False,
     out: str | Path | None = None,
@@ -35,8 +37,8 @@ def compare(
     Args:
         paths: bundles, which are measured in turns, one process each; or saved profiles, the folders that
             `edgetok profile -o` wrote. Each is set against the last.
-        device: what bundles are measured on; see `edgetok.machine.resolve`.
-        rounds: turns of each bundle.
+        device: what bundles are measured on, the processor if it is not said; see `edgetok.machine.resolve`.
+        rounds: turns of each bundle; 15 if it is not said.
         limits: what is demanded of the one to choose.
         anyway: compare saved profiles in unlike states too, and say first what was not alike.
         out: a new folder for report.html and report.json.
@@ -46,7 +48,7 @@ def compare(
         progress: told what is being done, and how far it is.
 
     Raises:
-        UsageError: fewer than two, bundles and profiles mixed, or profiles in unlike states.
+        UsageError: fewer than two, bundles and profiles mixed, profiles in unlike states, or told how to be measured.
         InputError: a profile cannot be read.
     """
     from edgetok import report as reports
@@ -63,10 +65,13 @@ def compare(
     if kinds == {True}:
         from edgetok.comparing import compare_profiles
 
+        if device is not None or rounds is not None:
+            raise UsageError("saved profiles are compared as they were measured: leave --on and --rounds out")
         saved = {label: reports.read(path) for label, path in labels.items()}
         found = compare_profiles(saved, limits=limits, anyway=anyway, command=command)
     else:
-        found = _measured(labels, device, rounds, limits, effort or effort_for(limits, None), command, progress)
+        effort = effort or effort_for(limits, None)
+        found = _measured(labels, device or "cpu", rounds or ROUNDS, limits, effort, command, progress)
     if out is not None:
         from edgetok.page.html import comparison_page
 

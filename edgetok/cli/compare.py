@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetok.cli._console import Answer, Device, Json, Verbose, progress, table
+from edgetok.cli._console import Answer, Json, Verbose, progress, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +21,12 @@ def command(
     models: Annotated[
         list[Path], typer.Argument(help="Two or more bundles, or saved profiles; each is set against the last.")
     ],
-    on: Device = "cpu",
-    rounds: Annotated[int, typer.Option(min=9, metavar="N", help="Turns of each side; 9 or more.")] = 15,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="DEVICE", help="What bundles are measured on: cpu, auto or a name.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=9, metavar="N", help="Turns of each bundle; 9 or more. [default: 15]")
+    ] = None,
     max_p99: Annotated[
         str | None, typer.Option("--max-p99", metavar="TIME", help="Choose among those whose p99 is at most 20ms.")
     ] = None,
