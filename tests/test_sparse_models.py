@@ -1,10 +1,14 @@
 """Whole models of the length that sparse attention is for: exported, near the original, and the same with C++."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
 import torch
 
 import edgetok
 from edgetok import attention
+from edgetok.errors import BundleError
 
 pytestmark = pytest.mark.more
 
@@ -53,6 +57,20 @@ def test_a_whole_model_stays_near_and_runs_the_same_in_cpp(source, options, spec
     assert bundle.manifest.recipe.attention == str(attention.parse(spec)) and bundle.manifest.sparse
     with edgetok.load(tmp_path / "sparse") as model:
         model.check()
+
+
+def test_check_accepts_near_ties_only(tmp_path, library, monkeypatch):
+    """A choice that a rounding turns changes a row, and those that hear of it: not half of all, and not by much."""
+    edgetok.export("zoo:minilm", out=tmp_path / "sparse", attention="block-topk:density=0.5", length=256)
+    with edgetok.load(tmp_path / "sparse") as model:
+        outputs = model.run(model.bundle.samples("inputs"))
+        exact, size = outputs["last_hidden_state"], np.abs(outputs["last_hidden_state"]).max()
+        for share, error, accepted in ((0.25, 0.003, True), (0.75, 0.003, False), (0.25, 0.3, False)):
+            moved = exact.copy()
+            moved[:, : int(share * 256)] += error * size
+            monkeypatch.setattr(model, "run", lambda _, moved=moved: outputs | {"last_hidden_state": moved})
+            with nullcontext() if accepted else pytest.raises(BundleError, match="'last_hidden_state' is off by"):
+                assert model.check()["last_hidden_state"] < 1e-4
 
 
 def test_auto_is_told_by_profile(tmp_path, library):

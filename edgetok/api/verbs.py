@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # of a bundle's outputs on another machine, as a share of their largest value; 1e-2 in half precision
 DOCTOR = "edgetok doctor says what is installed"
+NEARER_DB = 20.0  # that near-ties of attention's choices may leave over the distance to the original; 52 and 54 seen
 LEAST_A8_DB = 20.0  # SQNR of int8 activations against fp32 ones; 55 for the map of zoo:dinov2-style-s14 in nvfp4
 
 
@@ -267,11 +268,14 @@ class Model:
         """Run the bundle's samples and hold the outputs to those it promises.
 
         Returns:
-            For each output its largest error, as a share of its largest value.
+            For each output its largest error, as a share of its largest value; of the better half of its rows, where
+            attention picks keys.
 
         Raises:
             BundleError: an output is off by more than rounding. Where activations are rounded, a hair decides which
-                way: it may be as far off as LEAST_A8_DB allow in a8, and as its original where the graph rounds.
+                way: it may be as far off as LEAST_A8_DB allow in a8, and as its original where the graph rounds. Where
+                attention picks keys, a hair decides which, and what follows a token hears of it: half of the rows must
+                be what is promised, and the whole far nearer to it (NEARER_DB) than to the original.
         """
         import numpy as np
 
@@ -279,6 +283,8 @@ class Model:
 
         expected, got = self.bundle.samples("expected"), self.run(self.bundle.samples("inputs"))
         bound = TOLERANCE if self.bundle.manifest.recipe.dtype == "fp32" else 100 * TOLERANCE
+        rounds = self.arithmetic == "a8" or self.bundle.manifest.recipe.activations is not None
+        chooses = bool(self.bundle.manifest.sparse)
         errors = {}
         for name, wanted in expected.items():
             if wanted.dtype.kind in "iu" and self.bundle.manifest.tokenizer is not None:
@@ -292,23 +298,30 @@ class Model:
             error = got[name].astype(np.float64) - wanted
             scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
             errors[name] = float(np.abs(error).max(initial=0)) / scale
+            if chooses and error.ndim > 1:
+                rows = np.abs(error).max(axis=-1, initial=0) / scale
+                errors[name] = float(np.quantile(rows, 0.5, method="higher"))
             off = f"output {name!r} is off by {errors[name]:.1e} of its largest value"
             least = self._least_db(name)
-            if least is None and not errors[name] <= bound:
+            if not rounds and not errors[name] <= bound:
                 raise BundleError(f"{self.bundle.path}: on this machine {off}, at most {bound:g} is accepted; {DOCTOR}")
             noise, signal = float(np.square(error).sum()), float(np.square(wanted, dtype=np.float64).sum())
             if least is not None and not noise <= 10 ** (-least / 10) * signal:
                 cure = "run it with a32" if self.arithmetic == "a8" else DOCTOR
                 off += f", less than {least:.3g} dB over the noise"
-                raise BundleError(f"{self.bundle.path}: with rounded activations {off}: {cure}")
+                why = "with rounded activations" if rounds else "with keys picked otherwise"
+                raise BundleError(f"{self.bundle.path}: {why} {off}: {cure}")
         return errors
 
     def _least_db(self, output: str) -> float | None:
-        """What an output must have over its noise; None where its largest error counts."""
+        """What an output must have over its noise; None where its largest error counts alone."""
         allowed = [LEAST_A8_DB] if self.arithmetic == "a8" else []
+        near = [each for each in self.bundle.manifest.fidelity if each.output == output]
+        known = [each.sqnr_db for each in near if each.sqnr_db is not None]
         if self.bundle.manifest.recipe.activations is not None:
-            near = [each for each in self.bundle.manifest.fidelity if each.output == output]
-            allowed += [each.sqnr_db for each in near if each.sqnr_db is not None]
+            allowed += known
+        if self.bundle.manifest.sparse:
+            allowed += [sqnr + NEARER_DB for sqnr in known]
         return min(allowed, default=None)
 
     def close(self) -> None:
