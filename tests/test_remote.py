@@ -7,8 +7,10 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -46,8 +48,9 @@ class Heard:
 def kill_ssh() -> None:
     """Kill this process's connections, as a network that goes away does."""
     for child in psutil.Process().children():
-        if child.name() == "ssh":
-            child.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+            if child.name() == "ssh":
+                child.send_signal(signal.SIGKILL)
 
 
 def plant_others(far: FarSide) -> set[Path]:
@@ -243,6 +246,25 @@ def test_a_full_disk(far: FarSide, there: Target, block: Path, tmp_path: Path) -
     assert "outputs" in remote.run_on(there, block, inputs=[str(tmp_path / "big.npz")])
 
 
+def test_a_slow_reader_gets_every_file(far: FarSide, there: Target, tmp_path: Path) -> None:
+    """The device has sent all and is gone before the first file is read here: the others are still in the pipe."""
+    out = far.home / ".cache/edgetok/jobs/slow/out"
+    out.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (out / name).write_text(name * 1000)
+    far.own()
+    read: dict[str, str] = {}
+
+    def heard(answer: dict[str, Any], stream: IO[bytes]) -> None:
+        time.sleep(1)
+        read[answer["file"]] = stream.read(answer["size"]).decode()
+
+    with connections.Connection(there.address) as connection:
+        connection.ask("collect", {"job": "slow"}, heard=heard)
+    shutil.rmtree(out.parent)
+    assert read == {name: name * 1000 for name in ("a", "b", "c")}
+
+
 @pytest.mark.more
 def test_several_devices_give_one_report(
     far: FarSide, block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -256,6 +278,7 @@ def test_several_devices_give_one_report(
     assert "Connection refused" in told["devices"][names[2]]["error"]
     page = (out / "report.html").read_text()
     for folder, name in (("device-cpu", names[0]), ("device", names[1])):
+        assert "error" not in told["devices"][name]
         report = json.loads((out / folder / "report.json").read_text())
         assert report | {"verdict": told["devices"][name]["verdict"]} == told["devices"][name]
         assert f'href="{folder}/report.html"' in page and f"{report['model']['latency']['p99']['value']:.2f}" in page

@@ -2,7 +2,7 @@
 
 Keys, aliases, ProxyJump, known hosts are all ssh's own business and left as they are. Nothing asks (BatchMode): a host
 that ssh does not know is refused by ssh. One connection carries everything (ssh's ControlMaster, its socket in a
-folder of ours). What runs there is `agent.py`, sent as text, so the remote shell gets one constant command and
+folder of ours). What runs there is `agent/`, sent as text, so the remote shell gets one constant command and
 no name or path of ours ever goes through it.
 """
 
@@ -16,12 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from edgetok.errors import RemoteError
+from edgetok.remote import agent
 from edgetok.remote.address import Address
 
 # In one pair of quotes that sh, csh and fish read alike. Python tells its version before it sees newer syntax.
@@ -89,10 +89,10 @@ class Connection:
         payload: Callable[[], Iterable[bytes]] = tuple,
         heard: Callable[[Answer, IO[bytes]], None] | None = None,
     ) -> Answer:
-        """Have `agent.py` do something, again if the connection drops meanwhile.
+        """Have the agent do something, again if the connection drops meanwhile.
 
         Args:
-            do: a function of agent.py.
+            do: a function of `agent/main.py`.
             request: what it is told; read anew for each attempt.
             payload: gives the bytes behind the request.
             heard: gets each line before the last, and the stream that it came from.
@@ -119,7 +119,7 @@ class Connection:
     def _once(
         self, request: Answer, payload: Iterable[bytes], heard: Callable[[Answer, IO[bytes]], None]
     ) -> Answer:
-        source = (files("edgetok.remote") / "agent.py").read_bytes()
+        source = agent.source()
         with tempfile.TemporaryFile() as errors, self._ssh([COMMAND], stderr=errors) as process:
             assert process.stdin is not None and process.stdout is not None
             try:
@@ -140,8 +140,7 @@ class Connection:
                     if "error" in answer:
                         raise self._failure(answer)
                     heard(answer, process.stdout)
-                    if not self._reply(process.stdin):
-                        break
+                    self._reply(process.stdin)
             except BaseException:
                 process.kill()
                 raise
@@ -152,14 +151,11 @@ class Connection:
             errors.seek(0)
             raise self._explain(code, errors.read().decode(errors="replace"))
 
-    def _reply(self, stream: IO[bytes]) -> bool:
-        """A sign that the line was heard."""
-        try:
+    def _reply(self, stream: IO[bytes]) -> None:
+        """A sign that the line was heard; who has ended wants none, and what it said before is still to be read."""
+        with suppress(BrokenPipeError):
             stream.write(b"\n")
             stream.flush()
-        except BrokenPipeError:
-            return False
-        return True
 
     def _read(self, line: bytes) -> Answer:
         try:
@@ -192,7 +188,7 @@ class Connection:
             return RemoteError(f"{self.name} has Python {version}: edgetok needs 3.10 or newer as python3 there")
         if code == 255 or code < 0:  # also where the program there was killed: ssh tells no difference
             return Dropped(f"{self.name}: the connection was lost ({text or 'without a word'})")
-        return RemoteError(f"{self.name}: {text}")
+        return RemoteError(f"{self.name}: {text or f'ended with exit code {code} without a word'}")
 
     def _ssh(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         """Start ssh by our socket, in a session of its own: Ctrl-C reaches edgetok alone, which cleans up there."""
@@ -261,7 +257,7 @@ class Unreachable(RemoteError):
 def _refused(name: str, address: Address, told: str) -> RemoteError:
     """What ssh said, with what to do about it."""
     whole = " ".join(re.sub("@@@+", "", told).split())
-    text = whole[-300:] or "ssh ended without a word"
+    text = whole[-300:].rstrip(".") or "ssh ended without a word"
     by_hand = " ".join(["ssh", *(part for part in address.arguments if part != "--")])
     if "IDENTIFICATION HAS CHANGED" in whole:
         cure = "find out why its key is another one; if it was set up anew, ssh-keygen -R removes the old key"

@@ -1,7 +1,7 @@
 """A run on a device that outlives its connection.
 
 It runs there in a session of its own and writes into files. Whoever listens may go and come back; one who stays away
-for ten minutes, or is interrupted, leaves nothing there: the run is ended and its folder removed (`agent.py`).
+for ten minutes, or is interrupted, leaves nothing there: `agent/supervisor.py` ends the run and removes its folder.
 """
 
 from __future__ import annotations
