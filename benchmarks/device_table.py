@@ -17,14 +17,15 @@ Written by benchmarks/device_table.py from `devices/*.toml`.
 
 A device is a file of facts; every table of numbers in it has its source and how far to trust it: `published` by the
 maker, `quoted` from the maker by others, `measured`, `derived` by a rule, or `uncertain`. What no source gives is left
-out: the clocks of Thor's 70 and 90 W, the modes of AGX Orin Industrial but one, IGX Orin and IGX Thor as a whole.
+out: the clocks of Thor's 70 and 90 W, the modes of AGX Orin Industrial and IGX but one. IGX Thor and the announced Thor
+T3000 and T2000 are described but not recognised: what they say of themselves has not been read.
 `edgetok devices NAME` shows one with its sources and its power modes, `edgetok devices orin` lists those whose names or
 titles have the word. What is said to be measured was measured; otherwise only x86-64 processors were run on.
 
 `--on auto` takes the profile of the machine it runs on: the board's; the graphics card's where the runtime computes
 there; the processor's otherwise. `--on NAME` is refused on any other machine. `edgetok lint --for NAME` and
 `edgetok export --for NAME` ask for any device, from anywhere; there, a Jetson without its JetPack (`jetson-orin-nano`)
-is that with the newest one.
+is that with the newest one. Without `--for`, lint looks at this machine.
 
 Peaks are dense, in the power mode that the device ships in: units x clock x operations per clock. NVIDIA's figure on a
 Jetson's box is with sparsity, in the fastest mode, and adds the DLAs. On GeForce cards fp16 and fp8 are those with
@@ -43,7 +44,7 @@ def row(device: Device) -> Iterator[str]:
     yield device.mode().name if device.modes else ""
     yield f"{device.mode().bandwidth_gbs:g}" if device.modes else ""
     for precision in ("fp16", "int8", "fp8", "fp4"):
-        peak = device.peak(precision)  # type: ignore[arg-type]
+        peak = device.peak(precision)
         yield "" if peak is None else f"{peak * 1e-12:.4g}"
     yield ", ".join(f"{offer.name} {offer.version}" for offer in device.runtimes)
 

@@ -41,6 +41,7 @@ class Recognise(_Table):
     compatible: tuple[str, ...] = ()  # any of /proc/device-tree/compatible
     l4t: tuple[str, ...] = ()  # Jetson Linux releases: "36.5" takes 36.5 and 36.5.0
     gpus: tuple[str, ...] = ()  # NVIDIA driver's model names
+    unread: bool = False  # what such a machine says of itself is not known yet: none is taken for it
 
 
 class Memory(Sourced):
@@ -51,7 +52,7 @@ class Memory(Sourced):
 class Software(Sourced):
     """What the system image of a board brings."""
 
-    jetpack: str
+    release: str  # "JetPack 6.2"
     cuda: str = Field(pattern=_VERSION)
     ptx: str | None = Field(None, pattern=_VERSION)  # newest that the driver reads
 
@@ -150,7 +151,9 @@ class Device(_Table):
     @property
     def group(self) -> str:
         """The heading that lists put it under."""
-        return "Jetson" if self.recognise.l4t else "Graphics cards" if self.kind == "gpu" else "Processors"
+        if self.kind == "cpu":
+            return "Processors"
+        return "Graphics cards" if self.recognise.gpus else "Jetson and IGX"
 
     @property
     def offered(self) -> set[str]:

@@ -189,12 +189,72 @@ def test_auto_is_what_computes_on_this_machine(machine, runtime, name):
         ("nvidia,p3509-0000+p3668-0001 nvidia,tegra194", "32.7.4", "jetson-xavier-nx-jp46"),
         ("nvidia,p2972-0000 nvidia,tegra194", "35.3.1", "jetson-agx-xavier-jp51"),
         ("nvidia,p3450-0000 nvidia,tegra210", "32.7.1", "jetson-nano-jp46"),
+        ("nvidia,p3740-0002+p3701-0008 nvidia,p3701-0008 nvidia,tegra234", "36.3", "igx-orin-sw10"),
+        ("nvidia,p3737-0000+p3701-0008 nvidia,p3701-0008", "36.3.0", "jetson-agx-orin-industrial-jp60"),
     ],
 )
 def test_every_family_of_jetson_is_recognised(compatible, l4t, name):
     machine = Machine(arch="aarch64", cpu="", compatible=tuple(compatible.split()), l4t=l4t)
     assert resolve("auto", EVERY, machine, "tensorrt").name == name
     assert resolve("cpu", EVERY, machine).name == "aarch64-cpu"
+
+
+# Boards in the pattern of the kernel's device trees: carrier and module, module, chip.
+BOARDS = {
+    "agx-orin-32gb": "p3737-0000+p3701-0004 p3701-0004 tegra234",
+    "agx-orin-64gb": "p3737-0000+p3701-0000 p3701-0000 tegra234",
+    "agx-orin-industrial": "p3737-0000+p3701-0008 p3701-0008 tegra234",
+    "agx-xavier": "p2972-0000 tegra194",
+    "nano": "p3450-0000 tegra210",
+    "orin-nano": "p3768-0000+p3767-0003 p3767-0003 tegra234",
+    "orin-nano-4gb": "p3768-0000+p3767-0004 p3767-0004 tegra234",
+    "orin-nx-16gb": "p3768-0000+p3767-0000 p3767-0000 tegra234",
+    "orin-nx-8gb": "p3768-0000+p3767-0001 p3767-0001 tegra234",
+    "thor-t4000": "p4071-0000+p3834-0000 p3834-0000 tegra264",
+    "thor-t5000": "p4071-0000+p3834-0008 p3834-0008 tegra264",
+    "tx2": "p2771-0000 tegra186",
+    "xavier-nx": "p3509-0000+p3668-0000 tegra194",
+}
+RELEASES = {
+    "jp46": "32.7.1 32.7.4 32.7.6", "jp51": "35.2.1 35.3.1 35.4.1 35.5.0 35.6.0 35.6.1", "jp60": "36.3.0",
+    "jp61": "36.4.0", "jp62": "36.4.3 36.4.4 36.4.7 36.5.0", "jp70": "38.2.0 38.2.1 38.2.2", "jp71": "38.4.0",
+    "jp72": "39.2.0 39.2.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [each for each in devices.names() if each.startswith("jetson-")])
+def test_every_jetson_is_recognised_under_every_release(name, tmp_path):
+    """From files as they lie there, by its module and JetPack, and no other Jetson is taken for it."""
+    if devices.load(name).recognise.unread:
+        return
+    module, _, jetpack = name.removeprefix("jetson-").rpartition("-")
+    for folder in ("proc/device-tree", "etc"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nCPU part\t: 0xd42\n")
+    strings = "".join(f"nvidia,{each}\0" for each in BOARDS[module].split())
+    (tmp_path / "proc/device-tree/compatible").write_text(strings)
+    for release in RELEASES[jetpack].split():
+        major, _, revision = release.partition(".")
+        line = f"# R{major} (release), REVISION: {revision}, GCID: 38968081, BOARD: generic, EABI: aarch64\n"
+        (tmp_path / "etc/nv_tegra_release").write_text(line)
+        machine = Machine.read(tmp_path)
+        assert [each for each in here(EVERY, machine) if each.startswith("jetson-")] == [name]
+        assert resolve("auto", EVERY, machine, "tensorrt").name == name
+
+
+def test_what_a_machine_says_of_itself_is_never_guessed():
+    """A profile whose machine has not been read is asked for from elsewhere, and taken for none."""
+    unread = [device.name for device in EVERY if device.recognise.unread]
+    assert unread == ["igx-thor", "jetson-thor-t2000-jp72", "jetson-thor-t3000-jp72"]
+    thor = Machine(arch="aarch64", cpu="", compatible=("nvidia,tegra264",), l4t="39.2.1")
+    assert here(EVERY, thor) == ["aarch64-cpu"]
+
+
+def test_the_announced_thors_reach_what_was_announced():
+    """In sparse FP4: 865 TFLOPS at the clock that is known, of T2000 at a higher one than that."""
+    t3000, t2000 = devices.load("jetson-thor-t3000"), devices.load("jetson-thor-t2000")
+    assert 2 * t3000.peak("fp4") / 1e12 == pytest.approx(865, abs=1)
+    assert 2 * t2000.peak("fp4") / 1e12 == pytest.approx(400 * 702 / 763, abs=1)
 
 
 def test_no_two_boards_or_cards_are_the_same_machine():

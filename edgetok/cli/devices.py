@@ -73,7 +73,7 @@ def _show(device: Device, is_here: bool, console: Console) -> None:
         ptx = f", PTX {device.software.ptx}" if device.software.ptx else ""
         sourced.add_row(
             "software",
-            f"JetPack {device.software.jetpack}, CUDA {device.software.cuda}{ptx}",
+            f"{device.software.release}, CUDA {device.software.cuda}{ptx}",
             _source(device.software),
         )
     for compute in device.compute:
