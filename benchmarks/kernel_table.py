@@ -10,16 +10,18 @@ from 1 on, without an end, does not serve the operator of opset 22.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 INT_MAX = 2**31 - 1
+Row = list[Any]  # first opset, last opset or None, types by constraint
 
 
-def rows(kernels: list) -> list:
+def rows(kernels: list[Row]) -> list[Row]:
     """Kernels of one operator; those that differ in one constraint only become one row."""
-    merged: list = []
+    merged: list[Row] = []
     for start, end, types in kernels:
         for row in merged:
             differ = [key for key in types if types[key] != row[2].get(key)]
@@ -33,7 +35,7 @@ def rows(kernels: list) -> list:
 
 
 def main() -> None:
-    table: dict = {}
+    table: dict[str, dict[str, list[Row]]] = {}
     for kernel in state.get_all_opkernel_def():
         if kernel.provider == "CPUExecutionProvider":
             start, end = kernel.version_range

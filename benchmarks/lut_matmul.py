@@ -8,8 +8,10 @@ ratio is the median over the turns of (theirs / ours), with its 95 % interval: a
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +32,8 @@ TARGETS = (  # rows, ours, theirs, and how many times as fast ours must be
     *((rows, "nvfp4 a32", "MatMul fp32", 1) for rows in (1, 197)),
 )
 
+Product = Callable[[np.ndarray], object]  # of (rows, K)
+
 
 class Sides:
     """Makers of sessions with one product (rows, K) (K, N)."""
@@ -38,11 +42,13 @@ class Sides:
         self.inner, self.outputs, self.threads = inner, outputs, threads
         self.rng = np.random.default_rng(0)
 
-    def session(self, op: str, domain: str, weights: list[np.ndarray], attributes: dict, **entries: str) -> Callable:
+    def session(
+        self, op: str, domain: str, weights: list[np.ndarray], attributes: Mapping[str, Any], **entries: str
+    ) -> Product:
         names = [f"w{i}" for i in range(len(weights))]
         node = helper.make_node(op, ["x", *names], ["y"], domain=domain, **attributes)
-        shapes = (("x", ["rows", self.inner]), ("y", ["rows", self.outputs]))
-        x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes)
+        sizes = (("x", self.inner), ("y", self.outputs))
+        x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", size]) for name, size in sizes)
         graph = helper.make_graph([node], "one", [x], [y], list(map(numpy_helper.from_array, weights, names)))
         opsets = [helper.make_opsetid("", 21), *([helper.make_opsetid(domain, 1)] if domain else [])]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -59,26 +65,26 @@ class Sides:
     def bytes(self, *shape: int) -> np.ndarray:
         return self.rng.integers(0, 256, shape).astype(np.uint8)
 
-    def lut(self, codebook: list, bits: int, block: int, scale: str, mode: str) -> Callable:
+    def lut(self, codebook: Sequence[Sequence[float]], bits: int, block: int, scale: str, mode: str) -> Product:
         book = np.array([codebook], np.float32)
         scales = self.rng.random((self.outputs, self.inner // block, book.shape[1])) / 100
         weights = [self.bytes(self.outputs, self.inner * bits // 8), book, scales.astype(scale)]
         return self.session("LutMatMul", "edgetok.native", weights, {"bits": bits, "inner": self.inner, "mode": mode})
 
-    def n_bits(self, bits: int, **entries: str) -> Callable:
+    def n_bits(self, bits: int, **entries: str) -> Product:
         blocks = self.inner // 32
         scales = self.rng.random((self.outputs, blocks)).astype(np.float32)
         attributes = {"K": self.inner, "N": self.outputs, "bits": bits, "block_size": 32, "accuracy_level": 4}
         codes = self.bytes(self.outputs, blocks, 4 * bits)
         return self.session("MatMulNBits", "com.microsoft", [codes, scales], attributes, **entries)
 
-    def bnb4(self) -> Callable:
+    def bnb4(self) -> Product:
         size = self.inner * self.outputs
         weights = [self.bytes(size // 2), self.rng.random(size // 32).astype(np.float32)]
         attributes = {"K": self.inner, "N": self.outputs, "quant_type": 0, "block_size": 32}
         return self.session("MatMulBnb4", "com.microsoft", weights, attributes)
 
-    def all(self) -> dict[str, Callable]:
+    def all(self) -> dict[str, Product]:
         dense = self.rng.standard_normal((self.inner, self.outputs)).astype(np.float32)
         return {
             "mxfp4 a8": self.lut([E2M1], 4, 32, "float32", "a8"),
@@ -95,13 +101,13 @@ class Sides:
         }
 
 
-def turns(sides: dict[str, Callable], x: np.ndarray, rounds: int, clock: timing.Clock) -> dict[str, list[float]]:
+def turns(sides: dict[str, Product], x: np.ndarray, rounds: int, clock: timing.Clock) -> dict[str, list[float]]:
     """Milliseconds of each side in each round: the median of a few runs in a row, the first of them left out."""
     runs = 8 if len(x) < 8 else 3
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            times[name].append(median(timing.sample(lambda run=run: run(x), runs, clock=clock)[1:]))
+            times[name].append(median(timing.sample(partial(run, x), runs, clock=clock)[1:]))
     return times
 
 
@@ -129,7 +135,8 @@ def main() -> None:
         parser.error(f"{found.detail}; {native.AGAIN}")
     print(f"{found.detail}, onnxruntime {onnxruntime.__version__}, K and N {arguments.shape}")
     for threads in arguments.threads:
-        sides = Sides(*arguments.shape, threads).all()
+        inner, outputs = arguments.shape
+        sides = Sides(inner, outputs, threads).all()
         for rows in arguments.rows:
             x = np.random.default_rng(rows).standard_normal((rows, arguments.shape[0])).astype(np.float32)
             clock = time.process_time_ns if threads == 1 else time.perf_counter_ns

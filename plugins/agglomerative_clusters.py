@@ -174,6 +174,7 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
         yield f"odd_{linkage}", (tokens(3, 31, 3), none, 7, linkage)
         yield f"one_{linkage}", (tokens(3, 31, 8), none, 1, linkage)
         yield f"all_{linkage}", (tokens(2, 12, 4), none, 12, linkage)
+        yield f"alone_{linkage}", (tokens(2, 1, 4), none, 1, linkage)
         padding = torch.zeros(2, 31)
         padding[0, 20:] = 1
         yield f"padding_{linkage}", (tokens(2, 31, 8), padding, 9, linkage)

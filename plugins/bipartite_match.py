@@ -68,3 +68,5 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
     a, b, bias_a, bias_b = tokens(2, 9, 7, 4)
     bias_a[0, 0], bias_b[0, 3] = -1e4, -1e4
     yield "barred", (a, b, bias_a, bias_b)
+    yield "equal", (torch.ones(2, 33, 5), torch.ones(2, 17, 5), torch.zeros(1, 33), torch.zeros(1, 17))
+    yield "one_each", tokens(2, 1, 1, 3)

@@ -168,6 +168,7 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
 
     yield "quarter", (*drawn(3, 3, 3, 256, 256, 64, 64, 64, 0.5), 64, 64, 0.125, 0, -1, 0)
     yield "odd", (*drawn(2, 2, 1, 197, 197, 32, 64, 32, 0.5), 64, 32, 0.2, 0, -1, 0)
+    yield "alone", (*drawn(2, 1, 1, 1, 1, 5, 32, 16, 1.0), 32, 16, 0.4, 0, -1, 0)
     yield "causal", (*drawn(2, 2, 2, 70, 130, 16, 16, 32, 1.0), 16, 32, 0.25, 1, -1, 0)
     yield "grouped", (*drawn(4, 2, 2, 100, 100, 24, 32, 16, 0.5), 32, 16, 0.2, 0, -1, 0)
     yield "window", (*drawn(2, 1, 1, 150, 150, 8, 32, 32, 1.0), 32, 32, 0.35, 0, 20, 3)
@@ -176,6 +177,6 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     bias = torch.randint(1, 9, (2, 90), generator=torch.Generator().manual_seed(0)).float().log()
     bias[0, 70:], bias[1, 30:] = -1e4, -torch.inf
     yield "sizes_and_padding", (q, k, v, idx, cnt, bias, 32, 32, 0.25, 0, -1, 0)
-    idx[:, :, 1] = torch.tensor([-1, 7, 2], dtype=torch.int32)  # beyond the keys' three blocks
+    idx[:, :, 1] = torch.tensor([-1, 2**27, 2], dtype=torch.int32)  # beyond the keys' three blocks, and 2**32 keys on
     cnt[:, :, 0], cnt[:, :, 1:] = 0, 3
     yield "empty_and_full", (q, k, v, idx, cnt, torch.zeros(1, 1), 32, 32, 0.25, 0, -1, 0)

@@ -82,3 +82,5 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     bias = torch.zeros(3, 31)
     bias[1, 20:] = -4
     yield "padding", (x, weight, bias, 25)
+    yield "equal", (torch.ones(2, 19, 4) / 2, torch.ones(1, 1), zero, 7)
+    yield "alone", (*tokens(2, 1, 3), 1)

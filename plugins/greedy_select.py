@@ -110,3 +110,6 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     padding[0, 20:] = 4
     yield "padding", (-cosine - padding[:, None], weight - padding, 25, "max_sum")
     yield "duplicates", ((1 - cosine).repeat(1, 2, 2), weight.repeat(1, 2), 40, "max_min")
+    for objective in ("max_min", "max_sum"):
+        yield f"equal_{objective}", (torch.zeros(2, 19, 19), torch.ones(2, 19), 7, objective)
+    yield "alone", (torch.zeros(2, 1, 1), torch.ones(2, 1), 1, "max_min")

@@ -38,3 +38,5 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
     x = torch.randn(2, 31, 8, generator=seeded)
     yield "two_orders", (x, torch.stack([torch.randperm(31, generator=seeded)[:12] for _ in range(2)]))
     yield "one_token", (x, torch.full((2, 1), 30))
+    yield "none", (x, torch.zeros(2, 0, dtype=torch.int64))
+    yield "alone", (x[:, :1], torch.zeros(2, 1, dtype=torch.int64))

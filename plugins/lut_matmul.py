@@ -143,4 +143,7 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     yield "short_block", random(4, 5, 100, 32)
     yield "planes", random(2, 12, 64, 32, planes=3)
     yield "codebook_per_output", random(3, 9, 40, 40, tables=9)
+    yield "one_row", random(4, 21, 52, 16, rows=(1,))
+    yield "one_row_of_planes", random(3, 7, 64, 16, planes=2, rows=(1,))
+    yield "many_rows", random(4, 70, 136, 24, tables=7, rows=(3, 50))
     yield "codebook_per_outputs", random(4, 12, 64, 16, tables=3, planes=2)

@@ -89,3 +89,5 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
     x, size, order, destination, kept = tokens(2, 12, 4, 5)
     size[0, :6] = 0
     yield "padding", (x, size, order, destination, kept)
+    yield "one_left", tokens(2, 2, 5, 1)
+    yield "alone", tokens(2, 1, 5, 0)

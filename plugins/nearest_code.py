@@ -114,6 +114,7 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
     yield "large", euclidean(1, 64, 16384, 16)
     yield "odd", euclidean(3, 31, 10007, 8)
     yield "few", euclidean(2, 7, 5, 3)
+    yield "one_code", euclidean(2, 1, 1, 3)
     x, codebook, bias = euclidean(2, 9, 8192, 4)
     yield "cosine", (x, torch.nn.functional.normalize(codebook, dim=1), torch.zeros_like(bias))
     yield "equal_codes", (x, codebook[:100].repeat(100, 1), bias[:100].repeat(100))

@@ -75,6 +75,7 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
 
     yield "vit_s", apart(2, 6, 184, 64)
     yield "odd", apart(3, 1, 17, 5)
+    yield "alone", apart(2, 2, 1, 5)
     q, k, v, bias, queries, scale, heads = apart(2, 2, 12, 8)
     bias[:, ..., 7:] = -1e4  # type: ignore[index]
     yield "padding", (q, k, v, bias, queries, scale, heads)

@@ -71,3 +71,5 @@ def cases() -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
     yield "odd", tokens(3, 31, 8, 20, 4)
     yield "sizes", tokens(2, 12, 1, 6, 1)
     yield "none_go", tokens(2, 9, 4, 9, 0)
+    yield "one_left", tokens(2, 2, 5, 1, 0)
+    yield "alone", tokens(2, 1, 5, 1, 0)

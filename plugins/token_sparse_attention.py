@@ -141,6 +141,7 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     yield "each", (*drawn(3, 3, 3, 64, 64, 64, 1, 16), 1, 0.125, 0)
     yield "each_causal", (*drawn(2, 2, 1, 77, 77, 32, 1, 40), 1, 0.2, 1)
     yield "step", (*drawn(4, 2, 1, 1, 300, 64, 1, 100), 1, 0.125, 1)
+    yield "alone", (*drawn(2, 1, 1, 1, 1, 5, 8, 1), 8, 0.4, 1)
     yield "chunk", (*drawn(4, 2, 4, 100, 197, 24, 32, 97), 32, 0.2, 1)
     yield "grouped", (*drawn(6, 2, 2, 50, 50, 128, 16, 33), 16, 0.09, 0)
     q, k, v, idx, cnt, _ = drawn(2, 2, 2, 90, 90, 16, 8, 90)

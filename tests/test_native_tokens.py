@@ -20,8 +20,8 @@ from tests.test_operators import attributes_of
 OPERATORS = {
     "agglomerative_clusters": ("label",), "bipartite_match": ("order", "match", "best"),
     "block_sparse_attention": ("attended",),
-    "merge_tokens": ("merged", "size"), "nearest_code": ("index",), "sum_tokens": ("sum",),
-    "token_sparse_attention": ("attended",),
+    "merge_tokens": ("merged", "size"), "nearest_code": ("index",), "snake": ("activated",),
+    "sum_tokens": ("sum",), "token_sparse_attention": ("attended",),
 }  # fmt: skip
 CASES = [(name, case, args) for name in OPERATORS for case, args in plugins.load(name).cases()]
 KINDS = {  # ONNX's numbers of them
@@ -40,8 +40,8 @@ def model(name: str, inputs: list[torch.Tensor], attributes: dict[str, object]) 
     function = plugins.load(name).function.name
     node = helper.make_node(function, labels, list(OPERATORS[name]), domain="edgetok", name="one", **attributes)
     kinds = dict.fromkeys(("label", "index", "order", "match"), torch.int64)
-    kinds |= dict.fromkeys(("attended", "merged", "sum"), inputs[0].dtype)
-    ranks = {"attended": [4], "merged": [3] * 2, "sum": [3] * 2}.get(OPERATORS[name][0], [2] * 3)
+    kinds |= dict.fromkeys(("activated", "attended", "merged", "sum"), inputs[0].dtype)
+    ranks = {"activated": [3], "attended": [4], "merged": [3] * 2, "sum": [3] * 2}.get(OPERATORS[name][0], [2] * 3)
     outputs = [typed(o, kinds.get(o, torch.float32), r) for o, r in zip(OPERATORS[name], ranks, strict=False)]
     given = [typed(label, t.dtype, t.ndim) for label, t in zip(labels, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given, outputs)
@@ -183,6 +183,37 @@ def test_half_precision_is_summed_in_fp32(library, name, dtype):
         differs = got != once
         assert differs.sum() <= 1 + 1e-3 * differs.numel(), case
         torch.testing.assert_close(got, once, rtol=2.0**-7 if dtype == "bf16" else 2.0**-10, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (1, 1, 1), (2, 300, 3), (1, 3, 16385), (2, 1, 40000)])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_snake_of_any_length(library, isa, shape, dtype):
+    seeded = torch.Generator().manual_seed(shape[2])
+    x, alpha = 9 * torch.randn(shape, generator=seeded), 0.1 + torch.rand(1, shape[1], 1, generator=seeded)
+    args = [each.to(TYPES[dtype]) for each in (x, alpha, alpha.reciprocal())]
+    one, two = (run(library, "snake", args, threads)[0] for threads in (1, 2))
+    exact = wanted("snake", args)[0]
+    assert one.dtype == TYPES[dtype] and torch.equal(one, two)
+    check(one, exact, {"fp32": 1e-6, "fp16": 2.0**-10, "bf16": 2.0**-7}[dtype])
+    with pytest.raises(Exception, match=r"alpha and inverse are \(1, C, 1\)"):
+        run(library, "snake", (x, alpha, torch.ones(1, shape[1] + 1, 1)))
+
+
+def test_a_snake_far_out_and_where_x_is_not_finite(library, isa):
+    """Multiples of pi, the last phase that pi in three parts is enough for, and beyond it; NaN stays alone."""
+    near = torch.tensor([torch.pi, 4000 * torch.pi, 8191.9, -8191.9, 0.0])
+    far = torch.tensor([8192.1, 1e5, -3e7, 1e20, 3e38])
+    for numbers in (near, far):
+        x = numbers.repeat(130)[None, None]  # more than one call of the kernel
+        args = x, torch.ones(1, 1, 1), torch.ones(1, 1, 1)
+        phase = wanted("snake", args)[0] - x.double()
+        got = run(library, "snake", args)[0]
+        check(got, x.double() + phase, 1e-6)
+        x[0, 0, ::7] = torch.tensor([float("inf"), -float("inf"), float("nan")]).repeat(31)
+        got_broken = run(library, "snake", args)[0]
+        assert got_broken[0, 0, ::7].isnan().all()
+        whole = x.isfinite()
+        check(got_broken[whole], got[whole], 1e-6)
 
 
 def test_numbers_of_half_precision(library):

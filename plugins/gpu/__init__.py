@@ -7,7 +7,9 @@ launched by anything that knows the driver. Triton's interpreter (TRITON_INTERPR
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +24,11 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as Triton 3.9 does by 
 # The PTX version that each compute capability's oldest supported driver reads: CUDA 12.6 (JetPack 6) up to 9.0, CUDA
 # 12.8 for the first Blackwells, CUDA 13 for Thor.
 PTX = {75: 85, 80: 85, 86: 85, 87: 85, 89: 85, 90: 85, 100: 87, 110: 90, 120: 87}
-TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int64": "i64", "int32": "i32", "uint8": "u8"}
+EVEN = 16  # bytes of the widest load; sizes that are multiples of it, too, let Triton read so many at once
+TYPES = {
+    "float32": "fp32", "float16": "fp16", "bfloat16": "bf16",
+    "int64": "i64", "int32": "i32", "int16": "i16", "uint8": "u8",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,32 @@ class Launch:
         """
         return str(self.compiled(sm).asm["ptx"])
 
-    def compiled(self, sm: int, stages: int | None = None) -> Any:
-        """What Triton makes of it ahead of time; fewer stages take less shared memory (`metadata.shared`)."""
+    def compiled(self, sm: int, stages: int | None = None, even: frozenset[str] | None = None) -> Any:
+        """What Triton makes of it ahead of time; fewer stages take less shared memory (`metadata.shared`).
+
+        `even` is what it may rely on; without it, what is even here.
+        """
         from triton import compile
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
 
         signature = {name: _type(value) for name, value in self.arguments.items()}
+        even = self.even() if even is None else even
         source = ASTSource(
             self.kernel, signature | dict.fromkeys(self.constants, "constexpr"),
             {(self.kernel.arg_names.index(name),): value for name, value in self.constants.items()},
+            {(self.kernel.arg_names.index(name),): [["tt.divisibility", EVEN]] for name in sorted(even)},
         )  # fmt: skip
         options = {"num_warps": self.warps, "num_stages": stages or self.stages, "ptx_version": PTX[sm]}
         return compile(source, target=GPUTarget("cuda", sm, 32), options=options)
+
+    def even(self) -> frozenset[str]:
+        """Arguments that are multiples of `EVEN`, which Triton finds out by itself where it compiles as it launches.
+
+        Without this, a kernel that was compiled ahead reads every value by itself. A tensor counts if its rows are
+        whole 16 bytes: any runtime's buffers begin at such an address, and so do parts of one between rows.
+        """
+        return frozenset(name for name, value in self.arguments.items() if _even(value))
 
 
 def names() -> list[str]:
@@ -83,12 +102,17 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def launches(name: str, sm: int) -> Callable[..., tuple[list[Launch], Any]]:
+    """`launches` of an operator for a compute capability of `PTX`; some take other tiles where registers spill."""
+    made: Callable[..., Any] = load(name).launches
+    return functools.partial(made, sm=sm) if "sm" in inspect.signature(made).parameters else made
+
+
 def run(name: str) -> Callable[..., Any]:
     """An operator as a function of tensors on a GPU, with the parameters of its `reference`, and its tiles by name."""
-    launches = load(name).launches
 
     def launched(*arguments: Any, **tiles: int) -> Any:
-        made, outputs = launches(*arguments, **tiles)
+        made, outputs = launches(name, _capability(arguments[0]))(*arguments, **tiles)
         for launch in made:
             launch()
         return outputs if len(outputs) > 1 else outputs[0]
@@ -104,6 +128,22 @@ def power_of_two(size: int, least: int = 16) -> int:
 def tiles(size: int, tile: int) -> int:
     """How many tiles cover so many."""
     return -(-size // tile)
+
+
+def _capability(tensor: torch.Tensor) -> int:
+    """Of the card that a tensor lies on, as 87; in the interpreter, which has none, that of most cards."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (8, 0)
+    return 10 * major + minor
+
+
+def _even(value: torch.Tensor | int | float) -> bool:
+    if isinstance(value, float):
+        return False
+    if isinstance(value, int):
+        return value % EVEN == 0
+    return value.dim() > 0 and value.shape[-1] * value.element_size() % EVEN == 0
 
 
 def _type(value: torch.Tensor | int | float) -> str:

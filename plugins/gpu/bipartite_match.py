@@ -1,7 +1,8 @@
 """BipartiteMatch: scores tile by tile, so that the A x K matrix is never written, and order by counting.
 
 Two launches: which token of B each of A is nearest to, and the rank of each of A, which is the number of those before
-it. A score that is NaN is never the best; a row of nothing else takes token 0 with -inf.
+it. A score that is NaN is never the best; a row of nothing else takes token 0 with -inf. A bias that is NaN counts as
+-inf too, so that no two tokens have one place.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def nearest(
         place = tl.where(here > highest, first + where, place)
         highest = tl.maximum(here, highest)
     bias = tl.load(bias_a + sample * bias_a_batch + rows * bias_a_row, rows < A, 0.0)
-    tl.store(best + sample * A + rows, highest + bias.to(tl.float32), rows < A)
+    worth = highest + bias.to(tl.float32)
+    tl.store(best + sample * A + rows, tl.where(worth == worth, worth, float("-inf")), rows < A)
     tl.store(match + sample * A + rows, place.to(tl.int64), rows < A)
 
 

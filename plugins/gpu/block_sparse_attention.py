@@ -47,12 +47,14 @@ def attend(
     within_block = (BLOCK_K + TILE_K - 1) // TILE_K
     for step in range(tl.minimum(count, MOST) * within_block):
         block = tl.load(block_idx + step // within_block)
+        if not EVEN:  # a number that is no block's gives columns below 0; times BLOCK_K it could wrap around to a key's
+            block = tl.where((block >= 0) & (block < tl.cdiv(KEYS, BLOCK_K)), block, -1)
         inside = tl.arange(0, TILE_K) + (step % within_block) * TILE_K
         columns = block * BLOCK_K + inside
         if EVEN:
             key = tl.load(k + columns[None, :] * k_row + parts[:, None])
         else:
-            known = (inside < BLOCK_K) & (columns >= 0) & (columns < KEYS)  # a number that is no block's: nothing
+            known = (inside < BLOCK_K) & (columns >= 0) & (columns < KEYS)
             key = tl.load(k + columns[None, :] * k_row + parts[:, None], known[None, :] & (parts < WIDTH)[:, None], 0.0)
         scores = tl.dot(query, key, input_precision="ieee")
         if EVEN:  # one multiply-add for each score

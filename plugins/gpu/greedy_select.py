@@ -1,4 +1,8 @@
-"""GreedySelect: one program per sample holds what each token is worth, and reads one row of gains per step."""
+"""GreedySelect: one program per sample holds what each token is worth, and reads one row of gains per step.
+
+What is NaN or -inf is worth LOWEST, above what lies beyond the tokens and what was taken. Triton's argmax compares, and
+no comparison with NaN holds: it would give the number of a token that is not there, whose row is then read.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,32 @@ if TYPE_CHECKING:
     import torch
 
 
+LOWEST = tl.constexpr(-3.4e38)
+
+
+@triton.jit
+def most(worth, able):
+    """The token that is worth most among those that can be taken; of equals the first."""
+    known = tl.where(worth == worth, tl.maximum(worth, LOWEST), LOWEST)
+    return tl.argmax(tl.where(able, known, float("-inf")), axis=0)
+
+
 @triton.jit
 def select(gain, start, index, N, COUNT, TILE: tl.constexpr, SUMMED: tl.constexpr, NEVER: tl.constexpr):
     """`index` (B, COUNT) int64 of one sample."""
     sample, tokens = tl.program_id(0), tl.arange(0, TILE)
     inside = tokens < N
+    able = inside  # neither beyond the tokens nor taken
     gain += sample.to(tl.int64) * N * N
     first = tl.load(start + sample * N + tokens, inside, float("-inf")).to(tl.float32)
-    chosen = tl.argmax(first, axis=0)
+    chosen = most(first, able)
     tl.store(index + sample * COUNT, chosen.to(tl.int64))
     worth = tl.zeros([TILE], tl.float32) + (0.0 if SUMMED else NEVER)
-    barred = tl.zeros([TILE], tl.float32)
     for step in range(1, COUNT):
         row = tl.load(gain + chosen.to(tl.int64) * N + tokens, inside, float("-inf")).to(tl.float32)
         worth = worth + row if SUMMED else tl.minimum(worth, row)
-        barred = tl.where(tokens == chosen, NEVER, barred)
-        chosen = tl.argmax(tl.where(inside, worth - barred, float("-inf")), axis=0)
+        able &= tokens != chosen
+        chosen = most(worth, able)
         tl.store(index + sample * COUNT + step, chosen.to(tl.int64))
 
 

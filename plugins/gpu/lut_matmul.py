@@ -1,9 +1,10 @@
-"""LutMatMul: codes stay packed in memory; a tile of them becomes a tile of weights in registers, for the tensor cores.
+"""LutMatMul: codes stay packed in memory; a tile of them becomes a tile of weights in registers.
 
-A unit is the fewest bytes that hold whole codes: one, or three for codes of 3 bits. The first codes of a tile's units
-are multiplied with their columns of x, then the second ones, so that no code changes its place. Products are of x's
-type, sums in fp32. On an H200 that keeps memory small but is slow: 98 us for one row of 4096 by 4096 (fp16 11), 717 for
-197 (20).
+Eight codes are a unit, BITS bytes that one load reads. A thread looks up all codes of its units, so that neither codes
+nor levels pass through shared memory, and holds eight neighbouring weights, which are stored together for the tensor
+cores. One row of x is multiplied in fp32 where the weights are; more rows read their tile of x, and the next units,
+while the tile before is multiplied. Products are of x's type, sums in fp32. docs/gpu.md counts the instructions; it has
+not been timed on a card.
 """
 
 from __future__ import annotations
@@ -18,67 +19,122 @@ from edgetok.plugins.gpu import Launch, tiles
 if TYPE_CHECKING:
     import torch
 
+EIGHT = 8  # codes in a unit; blocks of weights are multiples of it
+
+
+@triton.jit
+def unit_of(codes, units, known, BITS: tl.constexpr):
+    """Units as numbers, the first code in the lowest bits; three bits have no type of their size."""
+    if BITS == 3:
+        low = tl.load(codes + units * 3, known, 0).to(tl.int32)
+        middle = tl.load(codes + units * 3 + 1, known, 0).to(tl.int32)
+        return low | (middle << 8) | (tl.load(codes + units * 3 + 2, known, 0).to(tl.int32) << 16)
+    return tl.load(codes + units, known, 0)
+
+
+@triton.jit
+def weight_of(unit, number: tl.constexpr, table, scale, BITS: tl.constexpr, kind: tl.constexpr):
+    """One weight of each unit."""
+    code = (unit >> (number * BITS)) & ((1 << BITS) - 1)
+    return (tl.load(table + code.to(tl.int32)) * scale.to(tl.float32)).to(kind)
+
+
+@triton.jit
+def weights_of(unit, table, scale, BITS: tl.constexpr, kind: tl.constexpr):
+    """The weights of units (N, U), in their order: (N, 8 U)."""
+    fours = tl.join(weight_of(unit, 0, table, scale, BITS, kind), weight_of(unit, 4, table, scale, BITS, kind))
+    fives = tl.join(weight_of(unit, 1, table, scale, BITS, kind), weight_of(unit, 5, table, scale, BITS, kind))
+    sixes = tl.join(weight_of(unit, 2, table, scale, BITS, kind), weight_of(unit, 6, table, scale, BITS, kind))
+    sevens = tl.join(weight_of(unit, 3, table, scale, BITS, kind), weight_of(unit, 7, table, scale, BITS, kind))
+    return tl.reshape(tl.join(tl.join(fours, sixes), tl.join(fives, sevens)), [unit.shape[0], unit.shape[1] * 8])
+
 
 @triton.jit
 def product(
-    x, codes, codebook, scales, y, M, N, K, BYTES, GROUPS, BLOCK, OUTPUTS_PER_TABLE,
-    BITS: tl.constexpr, UNIT: tl.constexpr, PLANES: tl.constexpr,
+    x, codes, codebook, scales, y, M, N, K, UNITS, GROUPS, OUTPUTS_PER_TABLE,
+    BITS: tl.constexpr, PLANES: tl.constexpr, EIGHTHS: tl.constexpr, EVEN: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_U: tl.constexpr,
 ):  # fmt: skip
-    """y (M, N) of one tile."""
+    """y (M, N) of one tile; EIGHTHS units share a scale."""
+    if EVEN:  # x has whole units: its rows begin where 16 bytes can be read at once
+        K = tl.multiple_of(K, 8)
     rows = tl.program_id(1) * TILE_M + tl.arange(0, TILE_M)
     outputs = tl.program_id(0) * TILE_N + tl.arange(0, TILE_N)
-    inside = outputs < N
-    table = codebook + (outputs // OUTPUTS_PER_TABLE) * (PLANES << BITS)
+    own, inside = (rows < M)[:, None], (outputs < N)[:, None]
+    of_table = tl.minimum(outputs, N - 1) // OUTPUTS_PER_TABLE  # what is no output looks up too, and is not stored
+    table = (codebook + of_table * (PLANES << BITS))[:, None]
+    codes += outputs[:, None].to(tl.int64) * UNITS * (3 if BITS == 3 else 1)
+    scales += outputs[:, None].to(tl.int64) * GROUPS * PLANES
     x += rows[:, None].to(tl.int64) * K
-    codes += outputs[None, :].to(tl.int64) * BYTES
-    scales += outputs[None, :].to(tl.int64) * GROUPS * PLANES
+    inner, units = tl.arange(0, TILE_U * 8)[None, :], tl.arange(0, TILE_U)[None, :]
+    part = tl.load(x + inner, own & (inner < K), 0.0)
+    known = inside & (units * 8 < K)
+    unit = unit_of(codes, units, known, BITS)
+    scale = tl.load(scales + units // EIGHTHS * PLANES, known, 0.0)
+    # Rounded to x's type before they leave their thread, if nothing is to be added to them.
+    kind: tl.constexpr = x.dtype.element_ty if PLANES == 1 and TILE_M > 1 else tl.float32
+    sums = tl.zeros([TILE_N, TILE_U * 8], tl.float32)
     total = tl.zeros([TILE_M, TILE_N], tl.float32)
-    for start in range(0, K, TILE_U * (8 * UNIT // BITS)):
-        unit = start // (8 * UNIT // BITS) + tl.arange(0, TILE_U)
-        first = unit * (8 * UNIT // BITS)
-        known = (first < K)[:, None] & inside[None, :]
-        word = tl.load(codes + (unit * UNIT)[:, None], known, 0).to(tl.int32)
-        for byte in tl.static_range(1, UNIT):
-            word |= tl.load(codes + (unit * UNIT + byte)[:, None], known, 0).to(tl.int32) << (8 * byte)
-        group = (first // BLOCK * PLANES)[:, None]
-        for number in tl.static_range(8 * UNIT // BITS):
-            code = (word >> (number * BITS)) & ((1 << BITS) - 1)
-            weight = tl.zeros([TILE_U, TILE_N], tl.float32)
-            for plane in tl.static_range(PLANES):
-                level = tl.load(table[None, :] + (plane << BITS) + code, inside[None, :], 0.0).to(tl.float32)
-                weight += level * tl.load(scales + group + plane, known, 0.0).to(tl.float32)
-            inner = first + number
-            part = tl.load(x + inner[None, :], (rows < M)[:, None] & (inner < K)[None, :], 0.0)
-            total = tl.dot(part, weight.to(x.dtype.element_ty), total, input_precision="ieee")
+    for _ in tl.range(0, K, TILE_U * 8, num_stages=1):  # the next tile is read here, before this one is multiplied
+        now, weight = part, weights_of(unit, table, scale, BITS, kind)
+        for plane in tl.static_range(1, PLANES):
+            more = tl.load(scales + units // EIGHTHS * PLANES + plane, known, 0.0)
+            weight += weights_of(unit, table + (plane << BITS), more, BITS, kind)
+        inner += TILE_U * 8
+        units += TILE_U
+        part = tl.load(x + inner, own & (inner < K), 0.0)
+        known = inside & (units * 8 < K)
+        unit = unit_of(codes, units, known, BITS)
+        scale = tl.load(scales + units // EIGHTHS * PLANES, known, 0.0)
+        if TILE_M == 1:
+            sums += weight * now.to(tl.float32)
+        else:
+            total = tl.dot(now, tl.trans(weight.to(x.dtype.element_ty)), total, input_precision="ieee")
+    if TILE_M == 1:
+        total = tl.sum(sums, axis=1)[None, :]
     at = y + rows[:, None].to(tl.int64) * N + outputs
-    tl.store(at, total.to(y.dtype.element_ty), (rows < M)[:, None] & inside[None, :])
+    tl.store(at, total.to(y.dtype.element_ty), own & (outputs < N)[None, :])
 
 
 def launches(
     x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int,
-    **tuned: int,
+    sm: int = 80, **tuned: int,
 ) -> tuple[list[Launch], tuple[torch.Tensor, ...]]:  # fmt: skip
     """What is launched, and y (..., N), which it fills in.
 
     Raises:
         ValueError: a block that ends within a unit: it would need two scales.
     """
+    import torch
+
     (outputs, groups, planes), rows = scales.shape, x.numel() // inner
-    unit = 3 if bits == 3 else 1
-    held, block = 8 * unit // bits, codes.shape[1] * 8 // bits // groups
-    if block % held:
-        raise ValueError(f"blocks of {block} weights: the kernel takes multiples of {held} at {bits} bits")
+    block = codes.shape[1] * 8 // bits // groups
+    if block % EIGHT:
+        raise ValueError(f"blocks of {block} weights: the kernel takes multiples of {EIGHT}")
     y = x.new_empty(*x.shape[:-1], outputs)
-    sizes = {"TILE_M": 16, "TILE_N": 16} if rows <= 16 else {"TILE_M": 64, "TILE_N": 64}
-    sizes |= {"TILE_U": max(16, (256 if rows <= 16 else 64) // held)} | tuned
+    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # a unit each
+    read = codes.contiguous().view(words[bits]) if bits in words else codes.contiguous()
+    if rows == 1:
+        sizes = {"TILE_M": 1, "TILE_N": 4, "TILE_U": 128}
+    elif rows <= 16:
+        sizes = {"TILE_M": 16, "TILE_N": 16, "TILE_U": 32}
+    else:  # fp32 is multiplied beside the tensor cores, where a larger tile has no room in the registers
+        sizes = {"TILE_M": 128 if x.element_size() == 2 else 64, "TILE_N": 64, "TILE_U": 8}
+    warps = 4
+    if sm < 80 and rows > 1 and x.element_size() == 2:  # without Triton's tensor cores larger tiles spill registers
+        sizes, warps = {"TILE_M": 16 if rows <= 16 else 64, "TILE_N": 16 if rows <= 16 else 32, "TILE_U": 4}, 8
+    sizes |= tuned
     launch = Launch(
         product, (tiles(outputs, sizes["TILE_N"]), tiles(rows, sizes["TILE_M"])),
         {
-            "x": x.contiguous(), "codes": codes.contiguous(), "codebook": codebook.contiguous(),
-            "scales": scales.contiguous(), "y": y, "M": rows, "N": outputs, "K": inner, "BYTES": codes.shape[1],
-            "GROUPS": groups, "BLOCK": block, "OUTPUTS_PER_TABLE": outputs // len(codebook),
+            "x": x.contiguous(), "codes": read, "codebook": codebook.contiguous(), "scales": scales.contiguous(),
+            "y": y, "M": rows, "N": outputs, "K": inner, "UNITS": codes.shape[1] // bits, "GROUPS": groups,
+            "OUTPUTS_PER_TABLE": outputs // len(codebook),
         },
-        {"BITS": bits, "UNIT": unit, "PLANES": planes, **sizes},
+        {
+            "BITS": bits, "PLANES": planes, "EIGHTHS": block // EIGHT, "EVEN": int(inner % EIGHT == 0),
+            **sizes,
+        },
+        warps=warps, stages=1,
     )  # fmt: skip
     return [launch], (y,)

@@ -4,6 +4,7 @@
 #include "attend.h"
 #include "clusters.h"
 #include "match.h"
+#include "snake.h"
 #include "strip.h"
 
 namespace edgetok {
@@ -11,7 +12,7 @@ namespace edgetok {
 template <class V>
 const Kernels* kernels_of() {
   static const Kernels result{V::kName,      V::kRowsA8,   V::kRowsA32, pack_a8<V>,
-                              strip_a8<V>, strip_a32<V>, match<V>,    cluster<V>,  attend<V>};
+                              strip_a8<V>, strip_a32<V>, match<V>,    cluster<V>,  attend<V>, snake<V>};
   return &result;
 }
 

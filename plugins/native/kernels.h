@@ -9,6 +9,8 @@ constexpr int64_t kRowsAtOnce = 512;  // of one call of a strip: each decodes it
 
 constexpr int64_t kMatched = 64;  // rows of one call of a match
 
+constexpr int64_t kSnakes = 512;  // numbers of one call of a snake
+
 constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Rows of x rounded to int8. The rows of a tile (Kernels::rows_a8) lie next to each other: it is read as one stream.
@@ -52,6 +54,7 @@ struct Kernels {
                   const Clusters&, Linkage, int64_t count, int64_t* root);
   void (*attend)(const float* q, int64_t rows, int64_t first, const Keys&, const int32_t* list, int64_t count,
                  float* room, float* out);
+  void (*snake)(const float* x, int64_t count, float alpha, float inverse, float* y);
 };
 
 // Null where it was not compiled or the machine cannot run it.
