@@ -6,13 +6,12 @@ Times: all sides of a line in one process, in turns, with one thread in processo
 rounds of (dense / the side) with its 95 % interval: above 1, the side is the faster. Memory: a process for each side,
 what it holds at most (VmHWM) beyond what it held when its session was loaded, on three runs. Linux with glibc only.
 
-Sides: "dense" is ONNX's Attention; "window" and "block-topk" are those of `--attention` with as many keys as the
-density says, choosing included; "lists" is BlockSparseAttention with random lists, which come with the input. Each in
-C++, and "gathered" is "lists" by its function of standard operators. Batch 1, six heads of 64.
-
-With --causal all are, and the sides are those that choose single queries' or chunks' keys: "quest", "double-sparsity"
-(16 channels, random ones) and "tokenselect", each of that density among the pairs that causality leaves, and
-"block-topk".
+Sides: "dense" is ONNX's Attention; "lists" is BlockSparseAttention with random lists, which come with the input;
+"means" is block-topk with means=true; the others are those of `--attention` with as many keys as the density says,
+choosing included. Each in C++, and "gathered" is "lists" by its function of standard operators. Batch 1, six heads of
+64. Without --sides a table has the fast ones; with --causal all are causal, and it has those that choose single
+queries' or chunks' keys (quest, double-sparsity with 16 random channels, tokenselect; of the pairs that causality
+leaves) and block-topk.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import ctypes
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -30,13 +29,24 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from benchmarks.nearest_code import megabytes
 from edgetok import attention, native, plugins, statistics, timing
 from edgetok.attention import Lists
 from edgetok.graph import IR_VERSION, OPSET, Emitter, constant
 from edgetok.view.sparse import AttentionSite, attend_to
 
-SIDES = ("dense", "window", "block-topk", "lists", "gathered")
+SIDES = ("dense", "window", "block-topk", "means", "lists", "gathered")
 CAUSAL = ("dense", "block-topk", "quest", "double-sparsity", "tokenselect")
+SPECS = {  # of those whose name alone does not say how many keys
+    "means": "block-topk:means=true",
+    "window": "window:size={keys}",
+    "streaming": "streaming:size={keys}",
+    "sepllm": "sepllm:size={keys},ids=13",
+    "xattention": "xattention:most={density}",
+    "svg2": "svg2:most={density}",
+    "hisa": "hisa:density={density},candidates={candidates}",
+    "llsa": "llsa:top={blocks}",
+}
 HEADS, WIDTH, BLOCK = 6, 64, 64
 
 
@@ -49,27 +59,30 @@ def chosen(site: AttentionSite, side: str, density: float) -> tuple[Lists, int]:
         index = drawn[..., : max(1, round(density * blocks))].astype(np.int32)
         count = np.full(index.shape[:-1], index.shape[-1], np.int32)
         return Lists(constant(graph, index), constant(graph, count), 0), BLOCK
-    if side == "window":
-        spec = attention.parse(f"window:size={round(density * tokens) if density < 1 else 2 * tokens},block={BLOCK}")
-        return attention.load(side).lists(site, spec.config), BLOCK
-    made = attention.load(side)
-    assert made.of_density is not None
-    config = made.of_density(density, tokens)
+    keys = round(density * tokens) if density < 1 else 2 * tokens  # a window has two sides
+    text = SPECS.get(side, side).format(
+        keys=keys, density=density, candidates=max(density, 0.5), blocks=round(density * tokens / 16)
+    )  # fmt: skip
+    spec = attention.parse(text)
+    made, config = attention.load(spec.name), spec.config
+    if made.of_density is not None:
+        config = made.of_density(config, density, tokens)
     return made.lists(site, config), config.block
 
 
 def session(side: str, tokens: int, density: float, threads: int, causal: bool) -> onnxruntime.InferenceSession:
-    """q, k, v (1, 6, N, 64) -> y."""
+    """q, k, v (1, 6, N, 64), input_ids (1, N) -> y."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, HEADS, tokens, WIDTH])
-    inputs = [ir.Value(name=name, type=kind, shape=shape) for name in "qkv"]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": OPSET}, name="attend")
+    q, k, v = (ir.Value(name=name, type=kind, shape=shape) for name in "qkv")
+    ids = ir.Value(name="input_ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1, tokens]))
+    graph = ir.Graph([q, k, v, ids], [], nodes=[], opset_imports={"": OPSET}, name="attend")
     op = Emitter(graph)
     if side == "dense":
-        y = op.Attention(*inputs, is_causal=int(causal))
+        y = op.Attention(q, k, v, is_causal=int(causal))
     else:
         measured = np.random.default_rng(0).random((1, HEADS, WIDTH), np.float32)
         site = AttentionSite(
-            op, *inputs, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, causal, measured=measured
+            op, q, k, v, None, WIDTH**-0.5, HEADS, HEADS, tokens, WIDTH, 0, causal, ids, measured=measured
         )  # fmt: skip
         _, y = attend_to(site, *chosen(site, side, density))
     y.name, y.type, y.shape = "y", kind, shape
@@ -87,15 +100,10 @@ def session(side: str, tokens: int, density: float, threads: int, causal: bool) 
 def runner(side: str, tokens: int, density: float, threads: int, causal: bool) -> Callable[[], np.ndarray]:
     """Runs a side on seeded input."""
     made = session(side, tokens, density, threads, causal)
-    drawn = np.random.default_rng(0).standard_normal((3, 1, HEADS, tokens, WIDTH)).astype(np.float32)
-    feeds = dict(zip("qkv", drawn, strict=True))
+    generator = np.random.default_rng(0)
+    drawn = generator.standard_normal((3, 1, HEADS, tokens, WIDTH)).astype(np.float32)
+    feeds = dict(zip("qkv", drawn, strict=True)) | {"input_ids": generator.integers(0, 50, (1, tokens))}
     return lambda: made.run(None, feeds)[0]
-
-
-def megabytes(what: str) -> float:
-    """Of this process: VmRSS now, VmHWM since it was last reset."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(what))) * 1024 / 1e6
 
 
 def peak(side: str, tokens: int, density: float, threads: int, causal: bool) -> float:
@@ -116,7 +124,7 @@ def apart(side: str, tokens: int, density: float, threads: int, causal: bool) ->
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def table(tokens: int, density: float, sides: list[str], threads: int, rounds: int, causal: bool) -> None:
+def table(tokens: int, density: float, sides: Sequence[str], threads: int, rounds: int, causal: bool) -> None:
     """Print the lines of a length and a density."""
     runs = {side: runner(side, tokens, density, threads, causal) for side in sides}
     times: dict[str, list[float]] = {side: [] for side in sides}
@@ -137,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--densities", type=float, nargs="+", default=[0.25, 0.5, 1])
-    parser.add_argument("--sides", nargs="+", choices=dict.fromkeys(SIDES + CAUSAL))
+    parser.add_argument("--sides", nargs="+", choices=dict.fromkeys([*SIDES, *attention.names()]))
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)

@@ -15,7 +15,7 @@ from itertools import product
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_kernels import Work, graphed, interleaved
+from benchmarks.gpu_timing import Work, graphed, interleaved
 from edgetok.plugins import gpu
 
 BACKENDS = {

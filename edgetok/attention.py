@@ -41,6 +41,8 @@ class Lists:
             causal model these stand in front, and are seen by all whose lists hold them.
         bias: (1 or B, K) fp32 what is added to the scores of these keys, in place of the site's.
         restore: what attention gives of such queries -> (B, h, N, d) in the tokens' order.
+        more: the lists of the queries that follow, where these attend to further keys of their own; each has its
+            `query`, and so have these lists.
     """
 
     index: ir.Value
@@ -55,6 +57,7 @@ class Lists:
     value: ir.Value | None = None
     bias: ir.Value | None = None
     restore: Callable[[ir.Value], ir.Value] | None = None
+    more: tuple[Lists, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Attention:
         by_place: whether it goes by the places of tokens, which a reduction would change.
         measures: site -> (B, ...) fp32, what is measured of a block on the samples before any attends sparsely: `lists`
             finds it, of all samples, as `site.measured`.
-        of_density: (density, tokens) -> the options with which that share of the pairs of so many tokens is attended
-            to, of those that a causal model could attend to; without it profile times block-topk in its place.
+        of_density: (config, density, tokens) -> the options with which that share of the pairs of so many tokens is
+            attended to, of those that a causal model could attend to; without it profile times block-topk in its place.
     """
 
     summary: str
@@ -108,11 +111,11 @@ class Attention:
     config: type
     lists: Callable[[AttentionSite, Any], Lists]
     reference: Callable[[AttentionState, Any], torch.Tensor]
-    serves: Literal["encoders", "causal models", "both"] = "both"
+    serves: Literal["encoders and DiTs", "causal models", "both"] = "both"
     by_place: bool = False
     pooled: Callable[[AttentionState, torch.Tensor, Any], tuple[torch.Tensor, ...]] | None = None
     measures: Callable[[AttentionSite], ir.Value] | None = None
-    of_density: Callable[[float, int], Any] | None = None
+    of_density: Callable[[Any, float, int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,22 +141,44 @@ class Auto:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Options that all sparse attentions take.
+
+    Attributes:
+        layers: the blocks that attend sparsely, "2-11" or "3/6/9"; all of them when empty.
+        tiles: the height of the tiles by which a square picture's tokens are cut into blocks, in patches: 8 for blocks
+            of 64; 0 leaves them row by row.
+    """
+
+    layers: str = ""
+    tiles: int = 0
+
+    def __post_init__(self) -> None:
+        chosen_blocks(self.layers, None)
+        check_range(self, "tiles", 0, 1024)
+
+
+@dataclass(frozen=True)
 class AttentionSpec:
     """What the user asked for: `window:size=256,global=1,layers=2-11`.
 
     Attributes:
         name: of the sparse attention, or "auto".
         config: its options.
-        layers: the blocks that attend sparsely, "2-11" or "3/6/9"; all of them when empty.
+        shared: those that all of them take.
     """
 
     name: str
     config: Any
-    layers: str = ""
+    shared: Shared
+
+    def names(self, block: int) -> bool:
+        """Whether it is for that block of the model."""
+        return not self.shared.layers or block in chosen_blocks(self.shared.layers, None)
 
     def __str__(self) -> str:
         """The canonical spelling, which goes into the manifest."""
-        given = options.spelt(self.config) + [f"layers={self.layers}"] * bool(self.layers)
+        given = options.spelt(self.config) + options.spelt(self.shared)
         return self.name + (":" + ",".join(given) if given else "")
 
 
@@ -171,11 +196,6 @@ def load(name: str) -> Attention:
     return discovery.load(PACKAGE, "attention", name, Attention)
 
 
-@dataclass(frozen=True)
-class _Shared:
-    layers: str = ""
-
-
 def parse(text: str) -> AttentionSpec:
     """Read `NAME:key=value,...`.
 
@@ -185,10 +205,8 @@ def parse(text: str) -> AttentionSpec:
     """
     name, given = options.split(text, "block=64")
     config = Auto if name == "auto" else load(name).config
-    options.check_known(name, given, (config, _Shared))
-    layers = given.pop("layers", "")
-    chosen_blocks(layers, None)
-    return AttentionSpec(name, options.build(config, given), layers)
+    options.check_known(name, given, (config, Shared))
+    return AttentionSpec(name, options.build(config, given), options.build(Shared, given))
 
 
 def parse_all(text: str) -> tuple[AttentionSpec, ...]:

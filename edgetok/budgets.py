@@ -12,6 +12,8 @@ from edgetok import attention as sparse
 from edgetok import graph as g
 from edgetok.attention import AttentionSpec, Auto
 from edgetok.errors import Refusal
+from edgetok.view import tiles
+from edgetok.view.masks import Mask
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 TECHNIQUE = "block-topk"
 ROWS = 16  # blocks of queries that are measured, evenly spaced: no map of all pairs of tokens is made
 DENSE = 0.75  # what needs more of its keys stays dense: choosing eats up what is won
-MASSES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)  # that min-cosine tries
+MASSES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)  # min-cosine tries
 
 Found = tuple[tuple[AttentionSpec, ...], dict[int, float]]
 
@@ -42,49 +44,64 @@ def found(view: TransformerView, spec: AttentionSpec, run: Run | None) -> Found:
     if run is None:
         raise Refusal("auto measures on samples, and there are none", way_out="give density= to block-topk")
     config: Auto = spec.config
-    curves = kept_mass(view, spec, run)
+    lists, curves = _measured(view, spec, run)
     if not config.min_cosine:
-        return _picked(curves, config.mass or 0.95, spec)
+        return _picked(curves, config.mass or 0.95, lists)
     if view.stages:
         raise Refusal("auto:min-cosine measures the model alone, and its tokens are reduced", way_out="auto:mass=0.95")
     dense = run(view.model.clone())
     low, high = 0, len(MASSES)  # MASSES[high] is enough
     while low < high:
         middle = (low + high) // 2
-        if _cosine(view, _picked(curves, MASSES[middle], spec)[0], run, dense) >= config.min_cosine:
+        if _cosine(view, _picked(curves, MASSES[middle], lists)[0], run, dense) >= config.min_cosine:
             high = middle
         else:
             low = middle + 1
-    return _picked(curves, MASSES[high], spec) if high < len(MASSES) else ((), {})
+    return _picked(curves, MASSES[high], lists) if high < len(MASSES) else ((), {})
 
 
-def _picked(curves: Mapping[int, np.ndarray], mass: float, spec: AttentionSpec) -> Found:
+def _measured(view: TransformerView, spec: AttentionSpec, run: Run) -> tuple[AttentionSpec, dict[int, np.ndarray]]:
+    """block-topk with full lists, and what its lists hold if they are shorter.
+
+    What is not listed is seen by its means where all tokens count alike, and a picture's tokens are cut into tiles or
+    left row by row, as lists hold more.
+    """
+    means = view.mask is Mask.NONE and not view.stages
+    config = sparse.load(TECHNIQUE).config(density=1.0, means=means, block=spec.config.block)
+    orders = [replace(spec, name=TECHNIQUE, config=config)]
+    if means and not spec.shared.tiles and tiles.fit(view.tokens, view.prefix):
+        orders.append(replace(orders[0], shared=replace(spec.shared, tiles=round(config.block**0.5))))
+    measured = [(lists, kept_mass(view, lists, run)) for lists in orders]
+    return max(measured, key=lambda each: sum(float(curve.mean()) for curve in each[1].values()))
+
+
+def _picked(curves: Mapping[int, np.ndarray], mass: float, lists: AttentionSpec) -> Found:
     """The shortest lists that hold the mass, blocks with equally long ones together."""
     lengths: dict[int, list[int]] = {}
     masses: dict[int, float] = {}
     for block, curve in curves.items():
-        enough = np.flatnonzero(curve >= mass)
-        count = max(2, int(enough[0]) + 1) if len(enough) else len(curve)
+        shortest = replace(lists.config, density=0.001).count(len(curve))
+        enough = np.flatnonzero(curve[shortest - 1 :] >= mass)
+        count = shortest + int(enough[0]) if len(enough) else len(curve)
         if count <= DENSE * len(curve):
             lengths.setdefault(count, []).append(block)
             masses[block] = float(curve[count - 1])
-    technique, specs = sparse.load(TECHNIQUE), []
+    specs = []
     for count, blocks in sorted(lengths.items()):
         density = round((count - 0.5) / len(curves[blocks[0]]), 4)  # of which block-topk takes the next whole block
-        config = technique.config(density=density, block=spec.config.block)
-        specs.append(AttentionSpec(TECHNIQUE, config, "/".join(map(str, blocks))))
+        shared = replace(lists.shared, layers="/".join(map(str, blocks)))
+        specs.append(AttentionSpec(TECHNIQUE, replace(lists.config, density=density), shared))
     return tuple(specs), masses
 
 
-def kept_mass(view: TransformerView, spec: AttentionSpec, run: Run) -> dict[int, np.ndarray]:
-    """{block: (K,)}: the share of attention that the best 1, 2, ... K blocks of keys of a list hold."""
+def kept_mass(view: TransformerView, full: AttentionSpec, run: Run) -> dict[int, np.ndarray]:
+    """{block: (K,)}: the share of attention that the best 1, 2, ... K blocks of keys of full lists hold."""
     from edgetok.view.measured import on_samples
     from edgetok.view.sparse import sites
 
-    technique = sparse.load(TECHNIQUE)
-    config = technique.config(density=1.0, block=spec.config.block)
+    technique, config = sparse.load(full.name), full.config
     dtype, curves = view.model.graph.outputs[0].dtype, {}
-    for site, block, _ in sites(view, replace(spec, name=TECHNIQUE, config=config)):
+    for site, block, _ in sites(view, full):
         lists = technique.lists(site, config)
         if lists.whole >= site.blocks(config.block):
             continue  # as short as that it stays dense

@@ -15,6 +15,7 @@ from edgetok import attention, plugins, technique
 from edgetok.attention import AttentionState
 from edgetok.errors import Refusal, UnknownName, UsageError
 from edgetok.transform import transform
+from edgetok.view import tiles
 from tests import families, hooks
 from tests.comparison import run, session
 from tests.families import captured
@@ -58,6 +59,10 @@ def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None
         if enable_gqa:
             key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         batch, _, tokens, width = query.shape
+        order = torch.arange(tokens)
+        if spec.shared.tiles:
+            order = torch.from_numpy(tiles.order(tokens, prefix, spec.shared.tiles))
+            query, key, value = (each[:, :, order] for each in (query, key, value))
         size = torch.ones(batch, tokens, 1, dtype=query.dtype)
         if attn_mask is not None:
             size = attn_mask[:, 0, -1, :, None].expand(batch, -1, -1).to(query.dtype)
@@ -71,14 +76,15 @@ def masked(text: str, prefix: int, causal: bool, ids: torch.Tensor | None = None
             state = replace(state, measured=measured[own] if measured else None)
             seen = chosen.reference(state, spec.config)
         if causal:
-            seen = seen & torch.ones(tokens, tokens, dtype=torch.bool).tril()
+            seen[..., :tokens] &= torch.ones(tokens, tokens, dtype=torch.bool).tril()
         padding = torch.where(size.mT[:, None] > 0, 0.0, -1e4)
         if chosen.pooled is not None and not dense:
             more_keys, more_values, sizes = chosen.pooled(state, value, spec.config)
             key, value = torch.cat([key, more_keys], dim=2), torch.cat([value, more_values], dim=2)
             padding = torch.cat([padding, sizes[:, None, None].log().clamp_min(-1e4)], dim=3)
         scores = query @ key.mT * scale
-        return (scores + padding).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ value
+        attended = (scores + padding).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ value
+        return attended[:, :, order.argsort()]
 
     return attend
 
@@ -107,9 +113,30 @@ def agree(family, text, native, monkeypatch, batch=2, padded=False):
     torch.testing.assert_close(value[real].double(), wanted[real], rtol=1e-4, atol=1e-4)
 
 
+TILED = ["block-topk:density=0.4,means=true,block=16,tiles=4", "hisa:density=0.5,part=8,block=16,tiles=3"]
+
+
+@pytest.mark.parametrize("text", [TILED[0], pytest.param(TILED[1], marks=pytest.mark.more)])
+@pytest.mark.parametrize("family", ["deit", pytest.param("dinov2-registers", marks=pytest.mark.more)])
+def test_tiles_are_the_masked_module_with_its_tokens_sorted(family, text, monkeypatch, library):
+    for native in (False, True):
+        agree(family, text, native, monkeypatch)
+
+
+@pytest.mark.parametrize(("side", "prefix", "height"), [(73, 1, 8), (37, 5, 8), (8, 0, 3), (1, 1, 8), (9, 2, 100)])
+def test_a_tile_is_a_piece_of_the_picture(side, prefix, height):
+    order = tiles.order(prefix + side * side, prefix, height)
+    assert np.array_equal(np.sort(order), np.arange(prefix + side * side))
+    assert np.array_equal(order[:prefix], np.arange(prefix))
+    rows, columns = np.divmod(order[prefix:] - prefix, side)
+    for start in range(0, side * side, height * height):
+        block = slice(start, start + height * height)
+        assert np.ptp(rows[block]) <= 2 * (height + 1) and np.ptp(columns[block]) <= 2 * (height + 1)
+
+
 def serves(family: str, text: str) -> bool:
     kind = attention.load(text.partition(":")[0]).serves
-    return kind in ("both", "causal models" if family in CAUSAL else "encoders")
+    return kind in ("both", "causal models" if family in CAUSAL else "encoders and DiTs")
 
 
 @pytest.mark.parametrize("text", [*FIRST, *(pytest.param(each, marks=pytest.mark.more) for each in OTHERS)])
@@ -123,7 +150,7 @@ def test_the_graph_equals_the_masked_module(family, text, monkeypatch, library):
         agree(family, text, native, monkeypatch)
 
 
-@pytest.mark.parametrize("text", FIRST)
+@pytest.mark.parametrize("text", [*FIRST, "block-topk:density=0.4,means=true,block=16"])
 @pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.more)])
 def test_padding_is_not_attended_to(family, text, monkeypatch):
     if not serves(family, text):
@@ -161,11 +188,18 @@ def test_what_attends_is_told():
     assert [each.block for each in done.sparse] == [1, 2]
     assert all(each.size == 16 and each.tokens == 66 for each in done.sparse)
     assert done.sparse[0].density == pytest.approx((5 + 4 * 2) / 25)  # the first to all
+    _, done = sparse("deit", "block-topk:density=0.4,means=true,block=16,layers=1")
+    assert done.sparse[0].density == pytest.approx((5 + 4 * (3 + 1)) / 25)  # 3 and the means
 
 
 REFUSED = [
     ("deit", "window:block=16", ("tome:r=3",), "goes by the places of tokens"),
     ("deit", "block-topk:block=128", (), "nothing is left to be sparse"),
+    ("deit", "window:block=16,tiles=4", (), "goes by the places of tokens in their row"),
+    ("deit", "block-topk:block=16,tiles=4", ("tome:r=3",), "were reduced"),
+    ("deit", "block-topk:block=16,means=true", ("tome:r=3",), "stand for several"),
+    ("llama", "block-topk:block=16,tiles=4", (), "is a causal model"),
+    ("bert", "block-topk:block=16,tiles=4", (), "behind the first"),
     pytest.param("modernbert-local", "block-topk:block=16", (), "attention is local", marks=pytest.mark.more),
     pytest.param("beit", "block-topk:block=16", (), "bias that differs between queries", marks=pytest.mark.more),
 ]
@@ -187,6 +221,8 @@ def test_what_cannot_be_sparse_is_refused(family, text, reduce, why):
         ("block-topk:density=2", "density=2.0: accepted is a number from 0.001 to 1"),
         ("window:layers=3-1", "accepted is a range such as 2-11"),
         ("window:wide=3", "no option"),
+        ("block-topk:tiles=-1", "tiles=-1: accepted is a number from 0"),
+        ("block-topk:means=1", "accepted are true and false"),
     ],
 )
 def test_wrong_specs(text, why):
@@ -197,6 +233,8 @@ def test_wrong_specs(text, why):
 def test_the_canonical_spelling():
     assert str(attention.parse("window:global=1,size=256,layers=2-3")) == "window:global=1,layers=2-3"
     assert str(attention.parse("block-topk")) == "block-topk"
+    text = "block-topk:means=true,layers=2-3,tiles=8"
+    assert str(attention.parse(text)) == text
 
 
 @pytest.mark.more

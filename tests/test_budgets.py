@@ -37,7 +37,7 @@ def model_of(family: str) -> ir.Model:
 @pytest.mark.parametrize("family", ["deit", "llama", pytest.param("bert", marks=pytest.mark.more)])
 def test_the_kept_mass_is_what_torch_gives_to_the_listed_keys(family, monkeypatch):
     measured = budgets.kept_mass(
-        TransformerView.of(model_of(family)), attention.parse("auto:block=16"), on_samples(family)
+        TransformerView.of(model_of(family)), attention.parse("block-topk:density=1,block=16"), on_samples(family)
     )
     module, feeds = captured(family)[1], families.feeds(family, 2)
     config, found = attention.parse("block-topk:density=0.4,block=16").config, []
@@ -71,16 +71,20 @@ def test_the_kept_mass_is_what_torch_gives_to_the_listed_keys(family, monkeypatc
 
 def test_the_shortest_lists_that_hold_the_mass_are_picked_and_told():
     view, measure = TransformerView.of(model_of("deit")), on_samples("deit")
-    curves = budgets.kept_mass(view, attention.parse("auto:block=16"), measure)
-    mass = float(np.sort(np.concatenate([curve[1:3] for curve in curves.values()]))[2])
+    full = "block-topk:density=1,means=true,block=16"
+    rows, tiles = (budgets.kept_mass(view, attention.parse(full + order), measure) for order in ("", ",tiles=4"))
+    tiled = sum(curve.mean() for curve in tiles.values()) > sum(curve.mean() for curve in rows.values())
+    curves = tiles if tiled else rows
+    mass = float(np.sort(np.concatenate([curve[2:4] for curve in curves.values()]))[2])
     model = model_of("deit")
     asked = attention.parse_all(f"auto:mass={mass:.6f},block=16")
     done = transform(model, [], dtype="fp32", emit="full", attention=asked, run=measure)
     assert done.sparse and all(each.technique == "block-topk" and each.mass >= mass - 1e-6 for each in done.sparse)
+    assert all(spec.config.means and bool(spec.shared.tiles) == tiled for spec in done.attention)
     for each in done.sparse:
-        config = next(spec.config for spec in done.attention if str(each.block) in spec.layers.split("/"))
+        config = next(spec.config for spec in done.attention if str(each.block) in spec.shared.layers.split("/"))
         count = config.count(len(curves[each.block]))
-        assert count == 2 or curves[each.block][count - 2] < mass + 1e-6
+        assert count == 3 or curves[each.block][count - 2] < mass + 1e-6
     again = model_of("deit")
     text = "+".join(map(str, done.attention))
     transform(again, [], dtype="fp32", emit="full", attention=attention.parse_all(text))

@@ -8,7 +8,7 @@ import torch
 
 from edgetok import attention, plugins
 from edgetok.attention import AttentionState
-from edgetok.exporters.attention import hisa, llsa, minference, quest, svg2, tokenselect, xattention
+from edgetok.exporters.attention import _pieces, hisa, llsa, minference, quest, svg2, tokenselect, xattention
 from edgetok.graph import Emitter
 from edgetok.view.attention import key_bias
 from edgetok.view.sparse import AttentionSite, attend_to
@@ -25,7 +25,9 @@ def seen(text: str, given: AttentionState) -> torch.Tensor:
     """(B, h, N, N) bool: who sees whom by the reference, causality included."""
     spec = attention.parse(text)
     allowed = attention.load(spec.name).reference(given, spec.config)
-    return allowed & torch.ones(allowed.shape[-2:], dtype=torch.bool).tril() if given.causal else allowed
+    if given.causal:
+        allowed[..., : allowed.shape[-2]] &= torch.ones([allowed.shape[-2]] * 2, dtype=torch.bool).tril()
+    return allowed
 
 
 def attended(mask: torch.Tensor) -> torch.Tensor:
@@ -238,6 +240,28 @@ def test_causal_choices_with_padding_and_shared_heads(text, ends):
     agrees(text, replace(given, measured=(given.queries * spread).abs().mean(dim=2)))
 
 
+@pytest.mark.parametrize("end", [333, 200])
+@pytest.mark.parametrize("text", [*CAUSAL, "xattention:threshold=0.8,block=32", "block-topk:means=true,block=16"])
+def test_a_choice_in_pieces_is_the_same_choice(text, end, monkeypatch):
+    """Pieces of a few rows, the last one shorter; the lists of means, 21 of them, are two pieces anyway."""
+    given = padded(state(*clustered(), True), 333, end)
+    given = replace(given, measured=(given.queries * given.keys.repeat_interleave(2, dim=1)).abs().mean(dim=2))
+    whole, _ = graph(text, given)
+    monkeypatch.setattr(_pieces, "AT_ONCE", 4 * 333 * 50)
+    pieces, _ = graph(text, given)
+    real = (given.size[:, None] > 0).expand_as(whole["out"])
+    torch.testing.assert_close(pieces["out"][real], whole["out"][real], rtol=0, atol=1e-5)
+    agrees(text, given)
+
+
+@pytest.mark.parametrize(
+    "text", ["xattention:threshold=0.8,block=32", "block-topk:means=true,block=16", "hisa:density=0.3,part=16,block=64"]
+)
+def test_an_encoders_choice_in_pieces(text, monkeypatch):
+    monkeypatch.setattr(_pieces, "AT_ONCE", 4 * 16 * 50)
+    agrees(text, padded(state(*clustered(), False, 5), 333, 200))
+
+
 def test_llsa_chooses_and_attends_as_its_formula_says():
     """The published kernels drop the coarse means at this length (out_rows_real); these are with them."""
     golden, (query, key, value) = arrays("llsa_l1_n512_random"), (each[:, :1] for each in drawn())
@@ -264,6 +288,16 @@ ENCODERS = [
 @pytest.mark.parametrize("prefix", [0, 5])
 def test_encoders_choices_with_padding_and_shared_heads(text, ends, prefix):
     agrees(text, padded(state(*clustered(), False, prefix), *ends))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("end", [333, 200, 40])
+def test_means_stand_for_what_is_no_padding(causal, left, end):
+    """Behind it or in front of it; five of eleven blocks are listed."""
+    query, key = clustered()
+    given = padded(state(query - 2, key + 2, causal, 0 if causal else 5), 333, end)  # scores below 0
+    agrees("block-topk:density=0.45,means=true,block=32", replace(given, size=given.size.flip(1)) if left else given)
 
 
 def test_hisa_leaves_the_published_candidates():

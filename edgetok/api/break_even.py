@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import ceil
 from statistics import median
 
@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok import attention, plugins
+from edgetok.attention import AttentionSpec
 from edgetok.graph import IR_VERSION, OPSET, Emitter
-from edgetok.manifest import SparseBlock
+from edgetok.manifest import Manifest
 from edgetok.report import SparseLayer
 from edgetok.runtimes.ort import session
 from edgetok.timing import sample
@@ -22,13 +23,14 @@ ROUNDS = 7
 STEP = 1 / 16  # densities are measured in steps
 
 
-def sparse_layers(blocks: Sequence[SparseBlock]) -> tuple[SparseLayer, ...]:
+def sparse_layers(manifest: Manifest) -> tuple[SparseLayer, ...]:
     """What the blocks of a bundle attend to, each with its measured break-even length."""
-    found: dict[tuple[str, int, int, float], int | None] = {}
+    specs = attention.parse_all(manifest.recipe.attention or "")
+    found: dict[tuple[AttentionSpec, int, int, float], int | None] = {}
     layers = []
-    for each in blocks:
-        timed = "block-topk" if attention.load(each.technique).of_density is None else each.technique
-        case = timed, each.heads, each.width, min(1.0, ceil(each.density / STEP) * STEP)
+    for each in manifest.sparse:
+        density = min(1.0, ceil(each.density / STEP) * STEP)
+        case = _timed(next(spec for spec in specs if spec.names(each.block)), density), each.heads, each.width, density
         if case not in found:
             found[case] = break_even(*case)
         layers.append(
@@ -40,14 +42,22 @@ def sparse_layers(blocks: Sequence[SparseBlock]) -> tuple[SparseLayer, ...]:
     return tuple(layers)
 
 
-def break_even(technique: str, heads: int, width: int, density: float) -> int | None:
+def _timed(spec: AttentionSpec, density: float) -> AttentionSpec:
+    """What is timed for a block: the same for blocks whose density is rounded to the same one."""
+    of_density = attention.load(spec.name).of_density
+    if of_density is None:
+        return attention.parse("block-topk")
+    return AttentionSpec(spec.name, of_density(spec.config, density, LENGTHS[-1]), attention.Shared())
+
+
+def break_even(spec: AttentionSpec, heads: int, width: int, density: float) -> int | None:
     """The first length at which a technique of that density is faster than dense attention, choosing included.
 
     One sample, fp32, one thread, in turns; the median over the rounds decides. None where dense attention is faster at
     all lengths up to 2048 tokens.
     """
     for tokens in LENGTHS:
-        sides = [_runner(technique, heads, width, tokens, share) for share in (None, density)]
+        sides = [_runner(spec, heads, width, tokens, share) for share in (None, density)]
         ratios = []
         for turn in range(ROUNDS + 1):
             ((dense,), (sparse,)) = (sample(side, 1) for side in sides)
@@ -58,18 +68,18 @@ def break_even(technique: str, heads: int, width: int, density: float) -> int | 
     return None
 
 
-def _runner(technique: str, heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
+def _runner(spec: AttentionSpec, heads: int, width: int, tokens: int, density: float | None) -> Callable[[], object]:
     """Runs attention on seeded input; dense without a density."""
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, heads, tokens, width])
     q, k, v = (ir.Value(name=name, type=kind, shape=shape) for name in "qkv")
     graph = ir.Graph([q, k, v], [], nodes=[], opset_imports={"": OPSET}, name="attend")
-    op, chosen = Emitter(graph), attention.load(technique)
+    op, chosen = Emitter(graph), attention.load(spec.name)
     causal = chosen.serves == "causal models"
     if density is None:
         y = op.Attention(q, k, v, is_causal=int(causal))
     else:
         assert chosen.of_density is not None
-        config = chosen.of_density(density, tokens)
+        config = chosen.of_density(spec.config, density, tokens)
         measured = np.random.default_rng(0).random((1, heads, width), np.float32)
         site = AttentionSite(
             op, q, k, v, None, width**-0.5, heads, heads, tokens, width, 0, causal, measured=measured

@@ -57,12 +57,14 @@ class Block:
 def find_blocks(graph: ir.Graph) -> list[Block]:
     """The blocks in the graph's order.
 
-    Attention within convolutions, whose stream is a map (B, C, H, W), is no block where others are.
+    No blocks are attention whose queries are the same whatever the input, as of a head that pools by a query it learnt
+    (SigLIP), and, where others are, attention within convolutions, whose stream is a map (B, C, H, W).
 
     Raises:
         Refusal: an Attention node whose residual stream cannot be followed.
     """
     nodes = [node for node in graph if node.op_type == "Attention" and node.domain == ""]
+    nodes = [node for node in nodes if not g.is_data_free(_input(node, 0))]
     blocks = [_block(index, node) for index, node in enumerate(nodes)]
     of_tokens = [block for block in blocks if block.stream.shape is None or block.stream.shape.rank() != 4]
     return [replace(block, index=index) for index, block in enumerate(of_tokens or blocks)]
@@ -110,7 +112,7 @@ def _residual_add(attention: ir.Node) -> tuple[ir.Node, ir.Value]:
     raise Refusal(
         f"no residual add behind attention {attention.name!r}: its branch ends at {at.op_type}",
         node=at.name,
-        way_out="the layers in between can be left out with layers=",
+        way_out="every attention of the graph must be a block: export the encoder by itself",
     )
 
 

@@ -14,6 +14,7 @@ from edgetok import graph as g
 from edgetok.errors import Refusal, UsageError
 from edgetok.manifest import SparseBlock
 from edgetok.schedule import chosen_blocks
+from edgetok.view import tiles
 from edgetok.view.attention import key_bias
 from edgetok.view.blocks import Block
 from edgetok.view.masks import BARRED, Mask
@@ -43,6 +44,8 @@ class AttentionSite:
         width: d.
         prefix: leading tokens that are no patches (CLS, registers).
         causal: whether a token sees only those before it and itself.
+        reduced: whether a technique has reduced the tokens; with sizes, some may stand for several.
+        order: (N,) the tokens' places in the order in which the site holds them; None where that is their own.
     """
 
     op: g.Emitter
@@ -60,6 +63,26 @@ class AttentionSite:
     ids: ir.Value | None = None
     bias: ir.Value | None = None
     measured: np.ndarray | None = None
+    reduced: bool = False
+    order: np.ndarray | None = None
+
+    def tiled(self, height: int) -> AttentionSite:
+        """With its tokens tile by tile.
+
+        Raises:
+            Refusal: the patches are no square.
+        """
+        order, op = tiles.order(self.tokens, self.prefix, height), self.op
+
+        def sort(value: ir.Value, axis: int) -> ir.Value:
+            shape = None if value.shape is None else list(value.shape)
+            sorted_: ir.Value = op.Gather(value, order, axis=axis)
+            return sorted_ if shape is None else g.typed(sorted_, value.dtype, shape)
+
+        size = None if self.size is None else sort(self.size, 1)
+        bias = None if self.bias is None else sort(self.bias, 3)
+        query, key, value = (sort(each, 2) for each in (self.query, self.key, self.value))
+        return replace(self, query=query, key=key, value=value, size=size, bias=bias, order=order)
 
     def blocks(self, block: int) -> int:
         """Of so many tokens."""
@@ -107,7 +130,7 @@ def attend_sparsely(
     done: dict[int, SparseBlock] = {}
     measured = _measured(view, specs, run)
     for spec in specs:
-        if twice := [index for index in chosen_blocks(spec.layers, len(view.blocks)) if index in done]:
+        if twice := [index for index in chosen_blocks(spec.shared.layers, len(view.blocks)) if index in done]:
             raise UsageError(f"two sparse attentions name block {twice[0]}: give them different layers=")
         for site, block, stage in sites(view, spec):
             site = replace(site, measured=measured.get(f"{spec.name}_{block.index}"))
@@ -145,16 +168,19 @@ def sites(view: TransformerView, spec: sparse.AttentionSpec) -> Iterator[tuple[A
             node=view.blocks[0].attention.name,
             way_out="sparse attention needs a mask for padding, a causal one, or none",
         )
+    if spec.shared.tiles and causal:
+        raise Refusal("tiles are of a picture's patches, and this is a causal model", way_out="leave tiles= out")
     if chosen.serves != "both" and causal != (chosen.serves == "causal models"):
         kind = "causal" if causal else "no causal model"
         why = f"{spec.name} serves {chosen.serves}, and this is {kind}"
         raise Refusal(why, way_out="edgetok techniques lists the others")
     padding = _causal_padding(view) if causal else view.padding()
-    for index in chosen_blocks(spec.layers, len(view.blocks)):
+    for index in chosen_blocks(spec.shared.layers, len(view.blocks)):
         stage = view.stages[index - 1] if index and view.stages else Stage(view.tokens, size=padding)
         block = view.blocks[index]
         _check(block, stage, spec, chosen)
-        yield _site(view, block, stage), block, stage
+        site = _site(view, block, stage)
+        yield site.tiled(spec.shared.tiles) if spec.shared.tiles else site, block, stage
 
 
 def _site(view: TransformerView, block: Block, stage: Stage) -> AttentionSite:
@@ -170,7 +196,7 @@ def _site(view: TransformerView, block: Block, stage: Stage) -> AttentionSite:
     ids = next((value for value in view.model.graph.inputs if value.name == "input_ids"), None)
     return AttentionSite(
         op, block.query, block.key, block.value, stage.size, view.scale(block), heads, groups, stage.fixed, width,
-        view.prefix, view.mask is Mask.CAUSAL, ids, row,
+        view.prefix, view.mask is Mask.CAUSAL, ids, row, reduced=stage.rows is not None,
     )  # fmt: skip
 
 
@@ -193,6 +219,9 @@ def _attend(
     g.typed(attended, block.value.dtype, ["batch", site.heads, stage.fixed - first, site.width])
     if first:
         attended = op.Concat(_whole(block, site, first), attended, axis=2)
+    if site.order is not None:
+        attended = op.Gather(attended, site.order.argsort(), axis=2)
+        g.typed(attended, block.value.dtype, ["batch", site.heads, stage.fixed, site.width])
     view.take_attention(block, attended, stage.tokens)
     block.attention = new
     return SparseBlock(
@@ -202,7 +231,15 @@ def _attend(
 
 
 def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.Node, ir.Value]:
-    """The node that attends, and (B, h, N - whole side, d) what it gives, in the tokens' order."""
+    """The node that attends, the first if there are several, and what it gives, (B, h, N - whole side, d) in order."""
+    parts = [_operator(site, each, side) for each in (lists, *lists.more)]
+    node, attended = parts[0].producer(), site.op.Concat(*parts, axis=2) if lists.more else parts[0]
+    assert node is not None
+    return node, attended if lists.restore is None else lists.restore(attended)
+
+
+def _operator(site: AttentionSite, lists: sparse.Lists, side: int) -> ir.Value:
+    """What the queries of some lists get, without those that have none."""
     op, query, first = site.op, lists.query or site.query, lists.whole * side
     rest = op.Slice(query, np.array([first]), np.array([g.LAST]), np.array([2])) if first else query
     given = (
@@ -219,15 +256,13 @@ def attend_to(site: AttentionSite, lists: sparse.Lists, side: int) -> tuple[ir.N
             *given, domain="edgetok", block_q=side, block_k=lists.block_k or side, scale=site.scale,
             causal=int(site.causal), window=lists.window, pinned=lists.pinned,
         )  # fmt: skip
-    node = attended.producer()
-    assert node is not None
-    return node, attended if lists.restore is None else lists.restore(attended)
+    return attended
 
 
 def _whole(block: Block, site: AttentionSite, first: int) -> ir.Value:
     """(B, h, first, d): the first queries attend to all keys."""
-    op, row, inputs = site.op, site.bias, [block.key, block.value]
-    query = op.Slice(block.query, np.array([0]), np.array([first]), np.array([2]))
+    op, row, inputs = site.op, site.bias, [site.key, site.value]
+    query = op.Slice(site.query, np.array([0]), np.array([first]), np.array([2]))
     g.typed(query, block.query.dtype, ["batch", site.heads, first, site.width])
     if row is not None:
         shape = op.Concat(op.Shape(row, start=0, end=2), np.array([first]), np.array([site.tokens]), axis=0)
@@ -253,6 +288,15 @@ def _check(block: Block, stage: Stage, spec: sparse.AttentionSpec, chosen: spars
             f"{spec.name} has to know how many tokens there are, and in block {block.index} inputs differ in that",
             node=node.name,
             way_out="leave dynamic=true away from the technique that reduces",
+        )
+    if spec.shared.tiles and chosen.by_place:
+        why = f"{spec.name} goes by the places of tokens in their row, and tiles= gives them others"
+        raise Refusal(why, way_out="block-topk goes by content; or leave tiles= out")
+    if spec.shared.tiles and stage.rows is not None:
+        raise Refusal(
+            f"tiles are of all patches of a picture, and those in block {block.index} were reduced",
+            node=node.name,
+            way_out="leave tiles= out behind the reduction: block-topk:tiles=8,layers=0-3+block-topk:layers=4-11",
         )
     if chosen.by_place and stage.rows is not None:
         raise Refusal(

@@ -9,8 +9,7 @@ both of the same token and rotated, as attention sees them; the `channels` most 
 written into the graph. At run time queries and keys are compared on these channels alone (in a decoder with a cache
 they are what its label cache holds), each query of each head takes the `tokens` keys that score best, and attends to
 them with all channels. Nothing is always kept, neither the first token nor the query's own. For causal models. Cost:
-channels / d of all scores, a TopK over all keys for each query, and N^2 scores in memory, as one pass over a prompt
-chooses for all queries at once.
+channels / d of all scores, and a TopK over all keys for each query.
 
 Single tokens are chosen, by each query of each head: `TokenSparseAttention` with lists of one query. Over a prompt that
 is slower than dense attention on a CPU, by the TopK above all (docs/attention.md); what is shown is what a model loses
@@ -23,13 +22,14 @@ evaluation leaves the first two blocks dense: layers=2-29. Padding counts in no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_range, keys_of_density
+from edgetok.exporters.attention import _pieces
 from edgetok.graph import constant
 
 if TYPE_CHECKING:
@@ -78,20 +78,34 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     op, tokens = site.op, site.tokens
     order = np.argsort(-site.measured.mean(axis=0), axis=-1, kind="stable")[:, : config.channels]  # (h, r)
     picked = np.eye(site.width, dtype=np.float32)[order].transpose(0, 2, 1)  # (h, d, r): products with it are labels
-    query = op.MatMul(op.Cast(site.query, to=ir.DataType.FLOAT), picked)
     key = op.MatMul(site.for_heads(op.Cast(site.key, to=ir.DataType.FLOAT), site.width), picked)
-    scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))  # (B, h, N, N)
-    scores = op.Add(scores, np.triu(np.full((tokens, tokens), 2 * BARRED, np.float32), k=1))
+    padding: ir.Value | None = None
     if site.size is not None:
-        padding = op.Where(op.Greater(site.size, np.float32(0)), np.float32(0), BARRED)  # (B, N, 1)
-        scores = op.Add(scores, op.Unsqueeze(op.Transpose(padding, perm=[0, 2, 1]), np.array([1])))
-    most = min(config.tokens, tokens)
-    _, index = op.TopK(scores, np.array([most]), axis=3, outputs=2)
+        row = op.Where(op.Greater(site.size, np.float32(0)), np.float32(0), BARRED)  # (B, N, 1)
+        padding = op.Unsqueeze(row, np.array([1]))
+    most, step = min(config.tokens, tokens), _pieces.length(site, tokens, tokens)
+    ahead = constant(op.graph, np.triu(np.full((step, step), 2 * BARRED, np.float32), k=1))
+
+    def best(first: int, last: int) -> ir.Value:
+        query = op.Cast(_pieces.rows(op, site.query, first, last, tokens), to=ir.DataType.FLOAT)
+        query = op.MatMul(query, picked)
+
+        def score(low: int, high: int) -> ir.Value:
+            keys = op.Transpose(_pieces.rows(op, key, low, high, tokens), perm=[0, 1, 3, 2])
+            scores: ir.Value = op.MatMul(query, keys)  # (B, h, last - first, high - low)
+            if padding is not None:
+                row = _pieces.rows(op, padding, low, high, tokens)
+                scores = op.Add(scores, op.Transpose(row, perm=[0, 1, 3, 2]))
+            return scores
+
+        return _pieces.best(op, _pieces.causal(op, score, first, (last - first,) * 2, ahead), last, most)
+
+    index = _pieces.joined(op, [best(first, min(first + step, tokens)) for first in range(0, tokens, step)])
     visible = np.minimum(np.arange(tokens) + 1, most)
     count = constant(op.graph, visible[None, None].astype(np.int32))
     count = op.Expand(count, op.Concat(op.Shape(index, start=0, end=2), np.array([1]), axis=0))
     density = float(visible.sum() / (tokens * (tokens + 1) // 2))
-    return Lists(op.Cast(index, to=ir.DataType.INT32), count, 0, density=density, block_k=1)
+    return Lists(index, count, 0, density=density, block_k=1)
 
 
 def reference(state: AttentionState, config: Config) -> torch.Tensor:
@@ -120,5 +134,5 @@ ATTENTION = Attention(
     reference=reference,
     serves="causal models",
     measures=importance,
-    of_density=lambda density, tokens: Config(tokens=keys_of_density(density, tokens)),
+    of_density=lambda config, density, tokens: replace(config, tokens=keys_of_density(density, tokens)),
 )

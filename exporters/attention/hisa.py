@@ -28,7 +28,7 @@ import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
 from edgetok.errors import UsageError
-from edgetok.exporters.attention import _blocks
+from edgetok.exporters.attention import _blocks, _pieces
 from edgetok.graph import constant
 
 if TYPE_CHECKING:
@@ -79,22 +79,16 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     parts, whole = site.blocks(config.part), 0 if site.causal else -(-site.prefix // config.block)
     row, column = np.arange(blocks)[:, None], np.arange(blocks)
     always = FORCED * ((row == column) | (column == 0)) + 2 * BARRED * (site.causal & (column > row))
-    scores = op.Add(_nearness(site, config.block), always.astype(np.float32))
+    query, key, mass = _means(site, config.block)
+    scores = op.Add(op.Add(op.MatMul(query, key), mass), always.astype(np.float32))
     _, first = op.TopK(scores, np.array([config.blocks(blocks)]), axis=3, outputs=2)
     barred = op.Expand(BARRED, op.Concat(op.Shape(first, start=0, end=3), np.array([blocks]), axis=0))
     opened = op.ScatterElements(barred, first, op.Expand(np.float32(0), op.Shape(first)), axis=3)  # (B, h, Q, K)
 
     of_part = np.arange(parts) // each
-    inside = op.Gather(op.Gather(opened, of_part, axis=2), of_part, axis=3)
-    fine = op.Add(_nearness(site, config.part), inside)
-    if site.causal:
-        fine = op.Add(fine, np.triu(np.full((parts, parts), 2 * BARRED, np.float32), k=1))
-    shares = op.Softmax(fine, axis=3)  # (B, h, queries' parts, keys' parts)
-    fill = np.array([0, 0, 0, 0, 0, 0, blocks * each - parts, 0])
-    shares = op.Reshape(op.Pad(shares, fill), np.array([0, site.heads, blocks, each, parts]))
-    shares = op.ReduceSum(shares, np.array([3]), keepdims=0)  # (B, h, Q, parts)
-    own, key = row == of_part, np.arange(parts)
-    always = FORCED * (own | (key == 0)) + 2 * BARRED * (site.causal & (of_part > row))
+    shares = _shares(site, config, opened)
+    own, first_part = row == of_part, np.arange(parts) == 0
+    always = FORCED * (own | first_part) + 2 * BARRED * (site.causal & (of_part > row))
     most = min(config.parts(blocks), parts)
     shares = op.Add(op.Add(shares, op.Gather(opened, of_part, axis=3)), always.astype(np.float32))
     _, index = op.TopK(shares, np.array([most]), axis=3, outputs=2)
@@ -108,15 +102,37 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     return Lists(op.Cast(index, to=ir.DataType.INT32), count, whole, density=density, block_k=config.part)
 
 
-def _nearness(site: AttentionSite, block: int) -> ir.Value:
-    """(B, h, n, n) products of the means over blocks, and the log of how many keys a block holds."""
+def _shares(site: AttentionSite, config: Config, opened: ir.Value) -> ir.Value:
+    """(B, h, Q, K) 0 or BARRED -> (B, h, Q, parts) the attention that queries' parts give to parts of such blocks."""
+    op, blocks, each = site.op, site.blocks(config.block), config.block // config.part
+    parts = site.blocks(config.part)
+    of_part = np.arange(parts) // each
+    queries, keys, mass = _means(site, config.part)
+    step = _pieces.length(site, parts, 4 * parts, each)  # of several arrays; 110 MB at 16384 tokens, without it 127
+
+    def share(first: int, last: int) -> ir.Value:
+        top, end = first // each, -(-last // each)
+        rows = _pieces.rows(op, opened, top, end, blocks)
+        inside = op.Gather(op.Gather(rows, of_part[first:last] - top, axis=2), of_part, axis=3)
+        fine = op.Add(op.Add(op.MatMul(_pieces.rows(op, queries, first, last, parts), keys), mass), inside)
+        if site.causal:
+            fine = op.Add(fine, np.triu(np.full((parts, parts), 2 * BARRED, np.float32), k=1)[first:last])
+        weights = op.Softmax(fine, axis=3)  # (B, h, queries' parts, keys' parts)
+        fill = np.array([0, 0, 0, 0, 0, 0, (end - top) * each - (last - first), 0])
+        weights = op.Reshape(op.Pad(weights, fill), np.array([0, site.heads, end - top, each, parts]))
+        out: ir.Value = op.ReduceSum(weights, np.array([3]), keepdims=0)
+        return out
+
+    return _pieces.joined(op, [share(first, min(first + step, parts)) for first in range(0, parts, step)])
+
+
+def _means(site: AttentionSite, block: int) -> tuple[ir.Value, ir.Value, ir.Value | np.ndarray]:
+    """(B, h, n, d) and (B, h, d, n) means of queries, scaled, and of keys; the log of how many keys a block holds."""
     op = site.op
     query, _ = _blocks.averages(site, site.query, site.heads, block)
     key, mass = _blocks.averages(site, site.key, site.groups, block)
-    key = site.for_heads(key, site.width)
-    products = op.MatMul(op.Mul(query, np.float32(site.scale)), op.Transpose(key, perm=[0, 1, 3, 2]))
-    out: ir.Value = op.Add(products, mass)
-    return out
+    key = op.Transpose(site.for_heads(key, site.width), perm=[0, 1, 3, 2])
+    return op.Mul(query, np.float32(site.scale)), key, mass
 
 
 def reference(state: AttentionState, config: Config) -> torch.Tensor:

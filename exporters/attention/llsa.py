@@ -226,6 +226,6 @@ ATTENTION = Attention(
     config=Config,
     lists=lists,
     reference=reference,
-    serves="encoders",
+    serves="encoders and DiTs",
     pooled=pooled,
 )

@@ -21,7 +21,7 @@ Padding counts in no bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +30,7 @@ import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_range, keys_of_density
 from edgetok.errors import UsageError
+from edgetok.exporters.attention import _pieces
 from edgetok.graph import constant
 
 if TYPE_CHECKING:
@@ -66,22 +67,35 @@ class Config:
 
 def lists(site: AttentionSite, config: Config) -> Lists:
     """The bounds of the pages, their products with each query, the best of them."""
-    op, pages = site.op, site.blocks(config.page)
-    query = op.Cast(site.query, to=ir.DataType.FLOAT)
-    least, largest = (site.for_heads(bound, site.width) for bound in _bounds(site, config.page))
-    bound = op.Add(
-        op.MatMul(op.Max(query, np.float32(0)), op.Transpose(largest, perm=[0, 1, 3, 2])),
-        op.MatMul(op.Min(query, np.float32(0)), op.Transpose(least, perm=[0, 1, 3, 2])),
-    )  # (B, h, N, pages)
-    own, column = np.arange(site.tokens)[:, None] // config.page, np.arange(pages)
-    always = FORCED * (own == column) + 2 * BARRED * (column > own)
-    most = config.pages(pages)
-    _, index = op.TopK(op.Add(bound, always.astype(np.float32)), np.array([most]), axis=3, outputs=2)
-    visible = np.minimum(own[:, 0] + 1, most)
+    op, tokens, page, pages = site.op, site.tokens, config.page, site.blocks(config.page)
+    least, largest = (site.for_heads(bound, site.width) for bound in _bounds(site, page))
+    most, step = config.pages(pages), _pieces.length(site, tokens, pages, page)
+    own, column = np.arange(step)[:, None] // page, np.arange(-(-step // page))
+    always = constant(op.graph, FORCED * (own == column) + 2 * BARRED * (column > own))
+
+    def best(first: int, last: int) -> ir.Value:
+        query = op.Cast(_pieces.rows(op, site.query, first, last, tokens), to=ir.DataType.FLOAT)
+        start, stop = first // page, -(-last // page)
+
+        def bound(low: int, high: int) -> ir.Value:
+            above, below = (
+                op.Transpose(_pieces.rows(op, each, low, high, pages), perm=[0, 1, 3, 2]) for each in (largest, least)
+            )
+            sums: ir.Value = op.Add(
+                op.MatMul(op.Max(query, np.float32(0)), above), op.MatMul(op.Min(query, np.float32(0)), below)
+            )
+            return sums  # (B, h, last - first, high - low)
+
+        scores = _pieces.causal(op, bound, start, (last - first, stop - start), always)
+        return _pieces.best(op, scores, stop, most)
+
+    index = _pieces.joined(op, [best(first, min(first + step, tokens)) for first in range(0, tokens, step)])
+    earlier = np.arange(tokens) // page
+    visible = np.minimum(earlier + 1, most)
     count = constant(op.graph, visible[None, None].astype(np.int32))
     count = op.Expand(count, op.Concat(op.Shape(index, start=0, end=2), np.array([1]), axis=0))
-    density = float(visible.sum() / (own + 1).sum())
-    return Lists(op.Cast(index, to=ir.DataType.INT32), count, 0, density=density, block_k=config.page)
+    density = float(visible.sum() / (earlier + 1).sum())
+    return Lists(index, count, 0, density=density, block_k=page)
 
 
 def _bounds(site: AttentionSite, page: int) -> tuple[ir.Value, ir.Value]:
@@ -135,5 +149,5 @@ ATTENTION = Attention(
     lists=lists,
     reference=reference,
     serves="causal models",
-    of_density=lambda density, tokens: Config(budget=keys_of_density(density, tokens)),
+    of_density=lambda config, density, tokens: replace(config, budget=keys_of_density(density, tokens)),
 )

@@ -252,5 +252,5 @@ ATTENTION = Attention(
     config=Config,
     lists=lists,
     reference=reference,
-    serves="encoders",
+    serves="encoders and DiTs",
 )

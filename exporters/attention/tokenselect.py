@@ -23,7 +23,7 @@ tokens there, here it is refused. The cache of selections of the paper is off in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,7 @@ import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range, keys_of_density
 from edgetok.errors import UsageError
-from edgetok.exporters.attention import _blocks
+from edgetok.exporters.attention import _blocks, _pieces
 from edgetok.graph import constant
 
 if TYPE_CHECKING:
@@ -66,12 +66,11 @@ class Config:
         if self.local < self.block:
             raise UsageError(f"option local={self.local}: accepted is a number from block={self.block}")
 
-    @classmethod
-    def of_density(cls, density: float, tokens: int) -> Config:
+    def of_density(self, density: float, tokens: int) -> Config:
         """With a quarter of the keys always kept, and a whole chunk of them at least."""
         keys = keys_of_density(density, tokens)
-        local = max(cls.block, keys // 4)
-        return cls(top=max(1, keys - local - cls.init), local=local)
+        local = max(self.block, keys // 4)
+        return replace(self, top=max(1, keys - local - self.init), local=local)
 
     def places(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """(chunks, N) bool: what a chunk always sees, and between which tokens it chooses."""
@@ -85,21 +84,31 @@ def lists(site: AttentionSite, config: Config) -> Lists:
     """Mean queries, votes, the most voted for."""
     op, tokens = site.op, site.tokens
     always, middle = config.places(tokens)
-    query, _ = _blocks.averages(site, site.query, site.heads, config.block)
-    key = site.for_heads(op.Cast(site.key, to=ir.DataType.FLOAT), site.width)
-    scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))  # (B, h, chunks, N)
-    scores = op.Add(scores, np.where(middle, np.float32(0), BARRED))
-    if site.size is not None:
-        padding = op.Where(op.Greater(site.size, np.float32(0)), np.float32(0), BARRED)  # (B, N, 1)
-        scores = op.Add(scores, op.Unsqueeze(op.Transpose(padding, perm=[0, 2, 1]), np.array([1])))
-    votes = op.ReduceLogSumExp(op.LogSoftmax(scores, axis=3), np.array([1]))  # (B, 1, chunks, N): none is lost at 0
-    votes = op.Add(votes, FORCED * always + 3 * BARRED * ~(always | middle))
+    chunks = len(always)
+    step = _pieces.length(site, chunks, tokens)
+    queries, _ = _blocks.averages(site, site.query, site.heads, config.block)
+    keys = site.for_heads(op.Cast(site.key, to=ir.DataType.FLOAT), site.width)
     most = min(tokens, config.init + config.top + config.local)
-    _, index = op.TopK(votes, np.array([most]), axis=3, outputs=2)
+
+    def best(first: int, last: int) -> ir.Value:
+        end = min(last * config.block, tokens)  # of what the last of these chunks sees
+        query = _pieces.rows(op, queries, first, last, chunks)
+        key = op.Transpose(_pieces.rows(op, keys, 0, end, tokens), perm=[0, 1, 3, 2])
+        seen, between = always[first:last, :end], middle[first:last, :end]
+        scores = op.Add(op.MatMul(query, key), np.where(between, np.float32(0), BARRED))  # (B, h, last - first, end)
+        if site.size is not None:
+            padding = op.Where(op.Greater(site.size, np.float32(0)), np.float32(0), BARRED)  # (B, N, 1)
+            padding = _pieces.rows(op, op.Unsqueeze(padding, np.array([1])), 0, end, tokens)
+            scores = op.Add(scores, op.Transpose(padding, perm=[0, 1, 3, 2]))
+        votes = op.ReduceLogSumExp(op.LogSoftmax(scores, axis=3), np.array([1]))  # (B, 1, ...): none is lost at 0
+        votes = op.Add(votes, FORCED * seen + 3 * BARRED * ~(seen | between))
+        return _pieces.best(op, votes, end, most)
+
+    index = _pieces.joined(op, [best(first, min(first + step, chunks)) for first in range(0, chunks, step)])
     visible = np.minimum((always | middle).sum(axis=1), most)
     count = constant(op.graph, visible[None, None].astype(np.int32))
     count = op.Expand(count, op.Concat(op.Shape(index, start=0, end=2), np.array([1]), axis=0))
-    return Lists(op.Cast(index, to=ir.DataType.INT32), count, 0, density=_density(visible, config, tokens), block_k=1)
+    return Lists(index, count, 0, density=_density(visible, config, tokens), block_k=1)
 
 
 def _density(visible: np.ndarray, config: Config, tokens: int) -> float:

@@ -24,6 +24,8 @@ import onnx_ir as ir
 
 from edgetok.attention import Attention, AttentionState, Lists, check_block, check_range
 from edgetok.errors import UsageError
+from edgetok.exporters.attention import _pieces
+from edgetok.graph import constant
 
 if TYPE_CHECKING:
     import torch
@@ -104,15 +106,31 @@ def shares(site: AttentionSite, config: Config) -> ir.Value:
         return op.Reshape(value, np.array([0, heads, -1, stride * site.width]))
 
     query = op.Mul(summed(site.query, site.heads, True), np.float32(site.scale / stride))
-    key = site.for_heads(summed(site.key, site.groups, False), stride * site.width)
-    logits = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
-    there = op.Transpose(rows, perm=[0, 2, 1])  # (B, 1, N / stride)
-    logits = op.Add(logits, op.Unsqueeze(op.Mul(op.Sub(np.float32(1), there), BARRED), np.array([1])))
-    if site.causal:
-        logits = op.Add(logits, np.triu(np.full((blocks * inside,) * 2, BARRED, np.float32), k=1))
-    weights = op.Mul(op.Softmax(logits, axis=-1), op.Unsqueeze(rows, np.array([1])))
-    tiles = op.Reshape(weights, np.array([0, site.heads, blocks, inside, blocks, inside]))
-    return op.ReduceSum(tiles, np.array([3, 5]), keepdims=0)
+    keys = site.for_heads(summed(site.key, site.groups, False), stride * site.width)
+    bars = op.Unsqueeze(op.Mul(op.Sub(np.float32(1), rows), BARRED), np.array([1]))  # (B, 1, N / stride, 1)
+    asks, count = op.Unsqueeze(rows, np.array([1])), blocks * inside
+    step = _pieces.length(site, count, count, inside)
+    ahead = constant(op.graph, np.triu(np.full((step, step), BARRED, np.float32), k=1)) if site.causal else None
+
+    def share(first: int, last: int) -> ir.Value:
+        asking, stop = _pieces.rows(op, query, first, last, count), last if site.causal else count
+
+        def score(low: int, high: int) -> ir.Value:
+            key, bar = (
+                op.Transpose(_pieces.rows(op, each, low, high, count), perm=[0, 1, 3, 2]) for each in (keys, bars)
+            )
+            logits: ir.Value = op.Add(op.MatMul(asking, key), bar)
+            return logits
+
+        logits = score(0, count) if ahead is None else _pieces.causal(op, score, first, (last - first,) * 2, ahead)
+        weights = op.Mul(op.Softmax(logits, axis=-1), _pieces.rows(op, asks, first, last, count))
+        apart = np.array([0, site.heads, (last - first) // inside, inside, stop // inside, inside])
+        tiles = op.ReduceSum(op.Reshape(weights, apart), np.array([3, 5]), keepdims=0)
+        behind = blocks - stop // inside
+        out: ir.Value = op.Pad(tiles, np.array([0, 0, 0, 0, 0, 0, 0, behind])) if behind else tiles
+        return out
+
+    return _pieces.joined(op, [share(first, min(first + step, count)) for first in range(0, count, step)])
 
 
 def reference(state: AttentionState, config: Config) -> torch.Tensor:
