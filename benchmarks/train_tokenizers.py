@@ -1,7 +1,7 @@
 """Trains the tokenizers that edgetok ships, on one thread of a CPU.
 
     pip install edgetok[export] av scikit-image && python benchmarks/tokenizer_data.py data
-    python benchmarks/train_tokenizers.py photo-fsq data
+    PYTHONPATH=. python benchmarks/train_tokenizers.py photo-fsq data
 
 The graphs go to edgetok/zoo/NAME/. The seed is fixed; another version of PyTorch, or another processor, rounds in other
 ways and ends at other weights. What came out is measured by benchmarks/tokenizer_quality.py.
@@ -17,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from tokenizer_data import fashion, photographs, speech
 from torch.nn import functional
 
+from benchmarks.tokenizer_data import fashion, photographs, speech
 from edgetok import zoo
 from edgetok.modules.audio_tokenizer import (
     CHANNELS,
@@ -175,7 +175,8 @@ class Crops:
     def _photograph(self) -> np.ndarray:
         whole = self.photographs[self.rng.choice(len(self.area), p=self.area**0.5 / (self.area**0.5).sum())]
         down, right = (self.rng.integers(0, side - CROP + 1) for side in whole.shape[:2])
-        crop = np.rot90(whole[down : down + CROP, right : right + CROP], self.rng.integers(0, 4)).astype(np.float32)
+        turns = int(self.rng.integers(0, 4))
+        crop = np.rot90(whole[down : down + CROP, right : right + CROP], turns).astype(np.float32)
         if self.rng.random() < 0.5:
             crop = crop[:, ::-1]
         crop = crop[..., self.rng.permutation(3)] if self.rng.random() < 0.5 else crop
@@ -190,13 +191,15 @@ def begin(encoder: ImageEncoder, decoder: ImageDecoder, quantiser: Training, pix
     variances, components = torch.linalg.eigh(patches.mT @ patches / len(patches))
     with torch.no_grad():
         first = quantiser.start(components.flip(1), variances.flip(0))
-        encoder.network.linear.weight.copy_(first[..., None, None])
-        encoder.network.linear.bias.zero_()
+        into, out = encoder.network.linear, decoder.network.linear
+        assert into.bias is not None and out.bias is not None
+        into.weight.copy_(first.unflatten(1, (-1, PATCH, PATCH)))
+        into.bias.zero_()
         seen, _ = quantiser(patches @ first.mT)
         ones = torch.ones(len(seen), 1)
         back = torch.linalg.lstsq(torch.cat((seen, ones), dim=1), patches).solution
-        decoder.network.linear.weight.copy_(back[:-1].mT[..., None, None])
-        decoder.network.linear.bias.copy_(back[-1])
+        out.weight.copy_(back[:-1].mT[..., None, None])
+        out.bias.copy_(back[-1])
 
 
 def train(quantiser: Training, crops: Crops, steps: int) -> tuple[ImageEncoder, ImageDecoder]:
@@ -205,8 +208,8 @@ def train(quantiser: Training, crops: Crops, steps: int) -> tuple[ImageEncoder, 
     encoder = ImageEncoder(quantiser.channels, WIDTH, DEPTH[0])
     decoder = ImageDecoder(quantiser.channels, WIDTH, DEPTH[1])
     begin(encoder, decoder, quantiser, crops(256))
-    encoder.to(memory_format=torch.channels_last)
-    decoder.to(memory_format=torch.channels_last)
+    for network in (encoder, decoder):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own types lack it
     weights = [*encoder.parameters(), *decoder.parameters()]
     adam, started, mean = torch.optim.AdamW(weights, betas=(0.9, 0.95)), time.monotonic(), 0.0
     for step in range(steps):

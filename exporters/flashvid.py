@@ -35,8 +35,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgetok.errors import UsageError
+from edgetok.exporters._last_class_row import LAST_CLASS_ROW
 from edgetok.exporters._trees import BARRED, EPSILON, grow, grown
-from edgetok.technique import Observe, Selection, State, Technique
+from edgetok.technique import Selection, State, Technique
 
 if TYPE_CHECKING:
     import torch
@@ -70,19 +71,6 @@ class Config:
         """Of the tokens that stay, how many are chosen in each frame, and how many trees there are."""
         chosen = ceil(round(self.selected * kept / self.frames, 6))
         return chosen, kept - chosen * self.frames
-
-
-def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | None:
-    """(B, N, 1) what the class token attends to in the last block."""
-    if site.block < site.blocks - 1:
-        return None
-    assert site.attention is not None
-    return site.op.Unsqueeze(site.attention.class_row, np.array([2]))
-
-
-def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch.Tensor | None:
-    """The same in PyTorch."""
-    return state.class_row[..., None] if state.block == state.blocks - 1 else None
 
 
 def select(site: Site, config: Config) -> Selection[ir.Value]:
@@ -186,7 +174,7 @@ TECHNIQUE = Technique(
     reference=reference,
     where="output",
     kind="prune and merge",
-    observe=Observe(observe, observed),
+    observe=LAST_CLASS_ROW,
     needs_class_token=True,
     across=lambda config: config.frames,
 )

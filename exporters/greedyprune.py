@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetok.errors import UsageError
-from edgetok.technique import Observe, Selection, State, Technique
+from edgetok.exporters._last_class_row import LAST_CLASS_ROW
+from edgetok.technique import Selection, State, Technique
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,19 +45,6 @@ class Config:
     def __post_init__(self) -> None:
         if not -1 <= self.tau <= 1:
             raise UsageError(f"option tau={self.tau:g}: accepted is a cosine from -1 to 1")
-
-
-def observe(site: Site, memory: ir.Value | None, config: Config) -> ir.Value | None:
-    """What the class token attends to in the last block."""
-    if site.block < site.blocks - 1:
-        return None
-    assert site.attention is not None
-    return site.op.Unsqueeze(site.attention.class_row, np.array([2]))
-
-
-def observed(state: State, memory: torch.Tensor | None, config: Config) -> torch.Tensor | None:
-    """The same in PyTorch."""
-    return state.class_row[..., None] if state.block == state.blocks - 1 else None
 
 
 def select(site: Site, config: Config) -> Selection[ir.Value]:
@@ -100,6 +88,6 @@ TECHNIQUE = Technique(
     reference=reference,
     where="output",
     kind="prune",
-    observe=Observe(observe, observed),
+    observe=LAST_CLASS_ROW,
     needs_class_token=True,
 )

@@ -1,8 +1,7 @@
-"""Small audio codecs as transformers builds them from a config, with seeded weights, and how their ids are compared."""
+"""Small audio codecs as transformers builds them from a config, with seeded weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
@@ -15,7 +14,6 @@ import transformers as tf
 from tests.conftest import packaged
 from tests.families import spread
 
-MOVES = 24  # how often a waveform is moved by a rounding to find near-ties
 RATIOS = [4, 2]  # a hop of 8 samples, so that a test's clip has many tokens
 SHAPE = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "upsampling_ratios": RATIOS}
 
@@ -96,31 +94,6 @@ def speech(rate: int, samples: int, batch: int = 1, channels: int = 1, start: in
     recording = soxr.resample(recording, recorded, rate)
     rows = [np.roll(recording, -start - 977 * k - rate)[:samples] for k in range(batch * channels)]
     return torch.from_numpy(np.stack(rows).reshape(batch, channels, samples).astype(np.float32))
-
-
-def ties(got: torch.Tensor, waveform: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> int:
-    """How many ids differ from fp64's, each of which changes there too as the waveform is moved by a rounding.
-
-    Args:
-        got: (B, N, L), the graph's.
-        waveform: what they were made of.
-        encode: a waveform in fp64 -> ids (B, N, L).
-
-    Raises:
-        AssertionError: an id differs that does not change.
-    """
-    exact = waveform.double()
-    wanted = encode(exact)
-    assert got.shape == wanted.shape, f"ids of shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}"
-    differs = got != wanted
-    if differs.any():
-        generator, near = torch.Generator().manual_seed(0), torch.zeros_like(differs)
-        step = 2e-7 * exact.abs().max()
-        for _ in range(MOVES):
-            noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
-            near |= encode(exact + step * noise) != wanted
-        assert not (differs & ~near).any(), f"{int((differs & ~near).sum())} of {got.numel()} ids differ"
-    return int(differs.sum())
 
 
 def mimi(**options: object) -> tf.MimiModel:

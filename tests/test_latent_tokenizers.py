@@ -19,6 +19,10 @@ import torch
 from edgetok import devices, lowering, plugins, technique
 from edgetok import graph as g
 from edgetok.errors import Refusal
+from edgetok.exporters.sources import CaptureOptions
+from edgetok.exporters.sources.tokenizer import capture_tokenizer
+from edgetok.exporters.tokenizers import _directions
+from edgetok.model import Origin
 from edgetok.modules.flextok import FlexTok
 from edgetok.modules.one_d_piece import OneDPiece
 from edgetok.modules.titok import TiTok
@@ -26,12 +30,11 @@ from edgetok.modules.tokenflow import TokenFlow
 from edgetok.normalise import normalise
 from edgetok.quiet import quiet
 from edgetok.transform import transform
-from tests import test_flextok, test_titok, test_tokenflow
+from tests import near_ties, test_flextok, test_titok, test_tokenflow
 from tests.comparison import session
 from tests.seeded import seeded
 from tests.test_larp import larp
 
-PERTURBATIONS = 24
 RTX = Path(__file__).parent / "rtx_build.py"
 
 
@@ -119,27 +122,16 @@ def run(opened: onnxruntime.InferenceSession, given: torch.Tensor) -> np.ndarray
     return opened.run(["made"], {"given": given.numpy()})[0]
 
 
-@torch.no_grad()
-def ties(name: str, got: np.ndarray, signal: torch.Tensor) -> int:
-    """How many ids differ from PyTorch's; each must change too as the signal moves by a few roundings, in fp64."""
-    wanted = module(name).encode(signal).numpy()
-    differs = got != wanted
-    if differs.any():
-        exact, near = CASES[name].make().double(), np.zeros_like(differs)
-        for seed in range(PERTURBATIONS):
-            noise = torch.randn(signal.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            near |= exact.encode(signal.double() + 4e-7 * noise).numpy() != wanted
-        assert not (differs & ~near).any(), f"{(differs & ~near).sum()} of {got.size} ids differ"
-    return int(differs.sum())
-
-
 @names("titok", "flextok", "larp")
 def test_encodes_as_pytorch_does(name: str) -> None:
     opened = session(graph(name, "encode"))
     for batch in (1, 3):
         signal = CASES[name].signal(batch, seed=batch)
         ids = run(opened, signal)
-        assert ids.dtype == np.int64 and ties(name, ids, signal) <= ids.size // 100
+        assert ids.dtype == np.int64
+        part, wanted = _directions.Encode(module(name)), module(name).encode(signal)
+        differ = near_ties.differing(torch.from_numpy(ids), wanted, name, part, signal)
+        print(f"{differ} of {ids.size} ids differ, at near-ties")
     assert b"Attention" in graph(name, "encode")
 
 
@@ -180,12 +172,25 @@ def test_registers_that_see_in_order_do_not_merge() -> None:
 @pytest.mark.parametrize("way", ["encode", "decode"])
 @pytest.mark.parametrize("name", CASES)
 def test_builds_in_tensorrt_rtx(name: str, way: str, tmp_path: Path) -> None:
-    model = ir.from_proto(onnx.ModelProto.FromString(graph(name, way)))
+    builds(ir.from_proto(onnx.ModelProto.FromString(graph(name, way))), tmp_path / "model.onnx")
+
+
+@pytest.mark.more
+def test_tokenflow_at_384_pixels_builds_in_tensorrt_rtx(tmp_path: Path) -> None:
+    """The published grid, scales and codebook, networks of a few channels: 15 searches among 32768 codes."""
+    model, origin = seeded(TokenFlow(test_tokenflow.FULL)), Origin("callable", "tokenflow")
+    made = capture_tokenizer(model, "tokenflow", origin, CaptureOptions(batch=1))
+    assert made.decoder is not None
+    made.decoder.model.graph.inputs[0].shape = ir.Shape([1, test_tokenflow.FULL.tokens])
+    for each in (made.model, made.decoder.model):
+        builds(each, tmp_path / "model.onnx")
+
+
+def builds(model: ir.Model, file: Path) -> None:
+    """Make sure that TensorRT-RTX builds a graph, lowered, for SM86."""
     transform(model, [], dtype="fp32", emit="full")
     plugins.add_functions(model)
     lowering.for_tensorrt(model, devices.load("rtx-3090"))
-    ir.save(model, tmp_path / "model.onnx")
-    command = [sys.executable, str(RTX), str(tmp_path / "model.onnx"), "SM86"]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ir.save(model, file)
+    built = subprocess.run([sys.executable, str(RTX), str(file), "SM86"], capture_output=True, text=True, timeout=300)
     assert built.stdout.startswith("built"), built.stderr
-

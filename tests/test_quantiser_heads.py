@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetok import plugins
-from edgetok.errors import InputError, SourceError, UnknownName, UsageError
+from edgetok.errors import InputError, ParityError, SourceError, UnknownName, UsageError
 from edgetok.graph import IR_VERSION, OPSET, Emitter
 from edgetok.tokenizer import head as heads
 from edgetok.tokenizer.head import Head, Layout
+from tests import near_ties
 
 GOLDEN = Path(__file__).parent / "golden" / "tokenizers"
 CASES = [(name, config) for name in heads.names() for config in heads.load(name).examples]
 FIRST = {name: heads.load(name).examples[0] for name in heads.names()}
-PERTURBATIONS = 24
 
 
 def cases(chosen: list[tuple[str, Any]] = CASES) -> pytest.MarkDecorator:
@@ -102,23 +102,13 @@ class Both:
         return np.random.default_rng(2).integers(0, sizes, shape)
 
 
-def ties(got: np.ndarray, x: np.ndarray, both: Both) -> int:
-    """How many ids differ from the fp64 reference's where that changes too as x is moved by a few roundings.
-
-    Raises:
-        AssertionError: an id differs where it does not.
-    """
-    exact = torch.from_numpy(x).double()
-    wanted = both.wanted_ids(exact)
-    differs = got != wanted
-    if differs.any():
-        generator, near = torch.Generator().manual_seed(0), torch.zeros(wanted.shape, dtype=torch.bool).numpy()
-        step = 4e-7 * exact.abs().amax(dim=-1, keepdim=True).clamp(min=1)
-        for _ in range(PERTURBATIONS):
-            noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
-            near |= both.wanted_ids(exact + step * noise) != wanted
-        assert not (differs & ~near).any(), f"{(differs & ~near).sum()} of {got.size} ids differ"
-    return int(differs.sum())
+def judged(both: Both, name: str, x: np.ndarray, ids: np.ndarray) -> near_ties.Judged:
+    """Ids against the best in fp64, by what fp32 rounds."""
+    sides = (
+        near_ties.of_head(name, both.config, both.tensors(dtype), torch.from_numpy(x).to(dtype), torch.from_numpy(ids))
+        for dtype in (torch.float64, torch.float32)
+    )
+    return near_ties.judge(*sides)
 
 
 @cases()
@@ -129,7 +119,7 @@ def test_graph_equals_reference(name: str, config: Any) -> None:
         ids = both.encode(x)
         assert ids.dtype == np.int64 and ids.shape == both.layout.shape(batch, tokens)
         heads.check_ids(ids, both.layout)
-        assert ties(ids, x, both) <= ids.size // 1000
+        assert judged(both, name, x, ids).check() <= ids.size // 1000
         for codes in (ids, both.any_ids(batch, tokens)):
             got, exact, plain = (
                 both.decode(codes),
@@ -139,6 +129,16 @@ def test_graph_equals_reference(name: str, config: Any) -> None:
             assert got.dtype == np.float32 and got.shape == x.shape
             allowed = max(2 * np.linalg.norm(plain - exact), 1e-4 * np.linalg.norm(exact))
             assert np.linalg.norm(got - exact) <= allowed
+
+
+@cases([case for case in CASES if heads.load(case[0]).layout(case[1]).sizes[0] > 1])
+def test_other_ids_are_no_near_ties(name: str, config: Any) -> None:
+    """The judgement itself: of each id another one, and none of them passes."""
+    both = Both(name, config)
+    x = vectors(both.layout, 2, 9)
+    other = (both.encode(x) + 1) % np.array(both.layout.sizes if len(both.layout.sizes) > 1 else both.layout.sizes[0])
+    with pytest.raises(ParityError, match="ids are no near-ties"):
+        judged(both, name, x, other).check()
 
 
 @cases()

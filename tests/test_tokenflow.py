@@ -29,6 +29,7 @@ SMALL = TokenFlowConfig(
     channels=32,
     multipliers=(1, 2),
 )
+FULL = TokenFlowConfig(width=32, layers=2, heads=2, hidden=64, z_channels=32, channels=32)  # networks of a few channels
 
 
 @pytest.fixture(scope="module")

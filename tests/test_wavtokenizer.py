@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+from copy import deepcopy
+from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
 from torch.nn import functional
 
+from edgetok.errors import ParityError
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.exporters.tokenizers import _seanet, wavtokenizer
+from edgetok.fidelity import check_exact
 from edgetok.model import Origin
+from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.modules.wavtokenizer import Config, WavTokenizer
-from tests import codecs
+from edgetok.tokenizer import near_ties as tie
+from tests import codecs, near_ties
 from tests.comparison import check_values, run, session
 
 SMALL = Config(
@@ -23,12 +29,24 @@ SMALL = Config(
 
 @cache
 def model() -> WavTokenizer:
+    """Its codes are what its encoder makes of places in a recording, each as far from those before as there is one.
+
+    With drawn ones all ids would be one; of silent places many codes would be as good as equal.
+    """
     torch.manual_seed(0)
-    built = WavTokenizer(SMALL)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    built = WavTokenizer(SMALL).requires_grad_(False)
+    for parameter in built.parameters():
+        if parameter.dim() == 1:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    for parameter in built.encoder.parameters():
+        if parameter.dim() == 1:
+            parameter.mul_(0.003)  # else they outweigh what it hears
+    latents = built.encoder(codecs.speech(8000, 8000)).mT[0]
+    codes = latents[:1]
+    while len(codes) < SMALL.codes:
+        farthest = torch.cdist(latents, codes).amin(dim=1).argmax()
+        codes = torch.cat([codes, latents[farthest, None]])
+    built.quantiser = ResidualQuantiser(codes[None])
     return built.eval().requires_grad_(False)
 
 
@@ -85,10 +103,11 @@ def test_encoder_is_encodecs() -> None:
     config = {"num_filters": 4, "upsampling_ratios": [4, 2], "hidden_size": 16, "use_causal_conv": False}
     torch.manual_seed(0)
     theirs = tf.EncodecModel(tf.EncodecConfig(**config)).eval().requires_grad_(False).encoder
-    model().encoder.load_state_dict(_seanet.chain(theirs.layers).state_dict())
+    ours = deepcopy(model().encoder)
+    ours.load_state_dict(_seanet.chain(theirs.layers).state_dict())
     for samples in (1, 8, 9, 333):
         x = codecs.speech(8000, samples, 2)
-        torch.testing.assert_close(model().encoder(x), theirs(x), rtol=0, atol=0)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
 
 
 def test_exported() -> None:
@@ -99,17 +118,41 @@ def test_exported() -> None:
     assert {node.op_type for node in decode.model.graph}.isdisjoint({"DFT", "STFT", "Loop", "Scan"})
     opened = session(encode.model), session(decode.model)
     differ = count = 0
+    found = set()
     for samples in (1, 7, 8, 9, 1001):
         for batch in (1, 3):
             x = codecs.speech(8000, samples, batch)
             got = run(opened[0], {"waveform": x})["ids"]
             assert got.shape == (batch, -(-samples // 8))
-            differ += codecs.ties(got, x, codecs.doubled(of).encode)
+            differ += near_ties.differing(got, of.encode(x), "wavtokenizer", wavtokenizer.Encode(of), x)
             count += got.numel()
+            found |= set(got.flatten().tolist())
             y = run(opened[1], {"ids": got})
             assert y["waveform"].shape == (batch, 1, got.shape[1] * 8)
             check_values(y, {"waveform": written_apart(of, got)}, {"waveform": of.decode(got)})
     assert differ <= count // 1000, f"{differ} of {count} ids differ at near-ties"
+    assert len(found) > SMALL.codes // 4
+
+
+def test_an_id_as_near_as_the_original_s_is_accepted_and_told() -> None:
+    """Two codes that fp32 cannot tell apart; a third in their place is refused."""
+    of, x = deepcopy(model()), codecs.speech(8000, 1001)
+    codes, common = of.quantiser.codebooks[0].clone(), int(of.encode(x).mode().values)
+    twin, far = (k for k in (0, 1, 2) if k != common) if common < 2 else (0, 1)
+    codes[twin] = codes[common] * (1 + 1e-7)
+    of.quantiser = ResidualQuantiser(codes[None]).requires_grad_(False)
+    ids = of.encode(x).numpy()
+    places = np.isin(ids, (common, twin))
+    check = partial(tie.check, wavtokenizer.searches, wavtokenizer.Encode(of), x)
+
+    def told(other: int) -> tuple[str, ...]:
+        turned = np.where(places, other, ids)
+        return check_exact({"ids": turned}, {"ids": ids}, lambda array: check(torch.from_numpy(array)))
+
+    sentences = {sentence for other in (common, twin) for sentence in told(other)}
+    assert sentences and all("'ids' are not the original's: near-ties" in sentence for sentence in sentences)
+    with pytest.raises(ParityError, match=f"{places.sum()} of {ids.size} ids are no near-ties: the first one's"):
+        told(far)
 
 
 @pytest.mark.more

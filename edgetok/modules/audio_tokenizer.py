@@ -12,6 +12,8 @@ A vector (224,) is 32 gains, log2 of the bands' root mean square, and 24 x 8 val
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -27,23 +29,27 @@ SILENCE = 1e-8  # mean square at which gains end: -80 dB
 NOISE = 0.7  # root mean square of the noise, of the band's: as loud as decoded shapes are, about
 
 
-class Transform(nn.Module):
-    """What both directions share."""
+def cosines() -> np.ndarray:
+    """(HOP, HOP) fp64: the transform between coefficients and samples, its own inverse."""
+    middle = np.arange(HOP) + 0.5
+    return np.cos(np.pi / HOP * np.outer(middle, middle)) * np.sqrt(2 / HOP)
+
+
+def window() -> np.ndarray:
+    """(2 HOP,) fp64, a sine."""
+    return np.sin(np.pi / (2 * HOP) * (np.arange(2 * HOP) + 0.5))
+
+
+class AudioEncoder(nn.Module):
+    """A waveform (B, 1, samples) of -1 to 1 -> vectors (B, N, 224); N is ceil(samples / 320) + 1."""
 
     cosines: torch.Tensor
     window: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        middle = np.arange(HOP) + 0.5
-        cosines = np.cos(np.pi / HOP * np.outer(middle, middle)) * np.sqrt(2 / HOP)
-        window = np.sin(np.pi / (2 * HOP) * (np.arange(2 * HOP) + 0.5))
-        self.register_buffer("cosines", torch.from_numpy(cosines).float())  # (HOP, HOP), its own inverse
-        self.register_buffer("window", torch.from_numpy(window).float().reshape(2, HOP))
-
-
-class AudioEncoder(Transform):
-    """A waveform (B, 1, samples) of -1 to 1 -> vectors (B, N, 224); N is ceil(samples / 320) + 1."""
+        self.register_buffer("cosines", torch.from_numpy(cosines()).float())
+        self.register_buffer("window", torch.from_numpy(window()).float().reshape(2, HOP))
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, _, samples = waveform.shape
@@ -60,23 +66,38 @@ class AudioEncoder(Transform):
         return {"vectors": torch.cat((gains, (shaped / loud.sqrt()[..., None]).flatten(2)), dim=2)}
 
 
-class AudioDecoder(Transform):
-    """Vectors (B, N, 224) -> a waveform (B, 1, (N - 1) 320)."""
+class AudioDecoder(nn.Module):
+    """Vectors (B, N, 224) -> a waveform (B, 1, (N - 1) 320).
 
+    Of the 320 values (u, v) that the cosines give for a token, windowed, (v, -flip v) overlaps with what comes before
+    it and (-flip u, -u) with what comes behind. The window is symmetric, so the first half of what two tokens share is
+    (-flip u) w1 + v w0, and the second half, from the end, (-flip u) w0 - v w1: `basis` gives -flip u in u's place.
+    The bands' gains are spread over their coefficients by a matrix of ones and zeros.
+    """
+
+    spread: torch.Tensor
     noise: torch.Tensor
+    basis: torch.Tensor
+    rising: torch.Tensor
+    falling: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        noise = np.random.default_rng(0).standard_normal((64, NOISY, NOISY_WIDTH)) * NOISE
-        self.register_buffer("noise", torch.from_numpy(noise).float())
+        spread = np.repeat(np.eye(SHAPED + NOISY), [SHAPED_WIDTH] * SHAPED + [NOISY_WIDTH] * NOISY, axis=1)
+        noise = np.random.default_rng(0).standard_normal((64, NOISY * NOISY_WIDTH)) * NOISE
+        u, v = np.split(cosines(), 2, axis=1)
+        rising, falling = window()[: HOP // 2], window()[HOP : HOP + HOP // 2]
+        basis = np.concatenate((-u[:, ::-1], v), axis=1)
+        made = {"spread": spread, "noise": noise, "basis": basis, "rising": rising, "falling": falling}
+        for name, array in made.items():
+            self.register_buffer(name, torch.from_numpy(array.copy()).float())
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         batch, tokens, _ = vectors.shape
-        gains = vectors[..., : SHAPED + NOISY].exp2()[..., None]
-        shapes = vectors[..., SHAPED + NOISY :].reshape(batch, tokens, SHAPED, SHAPED_WIDTH)
-        noise = self.noise[torch.arange(tokens) % len(self.noise)]
-        shaped, noisy = shapes * gains[:, :, :SHAPED], noise * gains[:, :, SHAPED:]
-        u, v = (torch.cat((shaped.flatten(2), noisy.flatten(2)), dim=2) @ self.cosines).chunk(2, dim=2)
-        before = torch.cat((v, -v.flip(2)), dim=2) * self.window[0]
-        behind = torch.cat((-u.flip(2), -u), dim=2) * self.window[1]
-        return (behind[:, :-1] + before[:, 1:]).reshape(batch, 1, (tokens - 1) * HOP)
+        gains, shapes = vectors.split((SHAPED + NOISY, SHAPE), dim=2)
+        shaped, noisy = ((gains * math.log(2)).exp() @ self.spread).split((SHAPE, HOP - SHAPE), dim=2)
+        noise = self.noise.index_select(0, torch.arange(tokens) % len(self.noise))
+        u, v = (torch.cat((shapes * shaped, noise * noisy), dim=2) @ self.basis).chunk(2, dim=2)
+        u, v = u[:, :-1], v[:, 1:]
+        first, second = u * self.falling + v * self.rising, u * self.rising - v * self.falling
+        return torch.cat((first, second.flip(2)), dim=2).reshape(batch, 1, (tokens - 1) * HOP)

@@ -98,10 +98,6 @@ class FlexTok(nn.Module):
         """(B, channels, size, size) -> (B, K)"""
         return self.regularizer.nearest(self.encoder(picture))
 
-    def velocity(self, noised: torch.Tensor, time: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """(B, channels, size, size), times (B,) from 1, all noise, to 0, and ids (B, k) -> the map's velocity."""
-        return self.decoder(noised, time, self.regularizer(ids))
-
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, k), 1 <= k <= K -> (B, channels, size, size), not clamped."""
         x, steps = self.noise.expand(ids.shape[0], -1, -1, -1), self.config.steps

@@ -101,11 +101,15 @@ class TokenFlow(nn.Module):
 
     def encode(self, picture: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, N)"""
+        return self.quantise(self.features(picture))
+
+    def features(self, picture: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, D, grid, grid), meaning and looks"""
         seen = ((picture + 1) * 127.5).clamp(0, 255) / 255  # to the roundings of the published code
         states = self.encoder_vqkd((seen - 0.5) / 0.5, output_hidden_states=True).hidden_states
         meaning = self.encode_task_layer(states[-2]).mT.unflatten(2, (self.config.grid, self.config.grid))
         looks = self.quant_conv(self.encoder(self.to_fine(picture)))
-        return self.quantise(torch.cat([meaning, looks], dim=1))
+        return torch.cat([meaning, looks], dim=1)
 
     def quantise(self, x: torch.Tensor) -> torch.Tensor:
         """(B, D, grid, grid), meaning and looks -> ids (B, N)"""
@@ -157,10 +161,13 @@ class SharedCodebook(nn.Module):
         """(K, D) both, side by side."""
         return torch.cat([normalize(e.weight, dim=-1) for e in (self.embedding_vqkd, self.embedding_vqgan)], dim=1)
 
+    def unit(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D), either half at length one."""
+        return torch.cat([normalize(half, dim=-1) for half in torch.split(x, self.widths, dim=-1)], dim=-1)
+
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N) int64: the least sum of squared distances, so the largest sum of cosines."""
-        unit = torch.cat([normalize(half, dim=-1) for half in torch.split(x, self.widths, dim=-1)], dim=-1)
-        return (unit @ self.rows().mT).argmax(dim=-1)
+        return (self.unit(x) @ self.rows().mT).argmax(dim=-1)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """(B, N) int64 -> (B, N, D)"""

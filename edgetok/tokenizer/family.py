@@ -20,6 +20,8 @@ from edgetok.tokenizer.waveform import Waveform
 if TYPE_CHECKING:
     import torch
 
+    from edgetok.tokenizer.near_ties import Searches
+
 PACKAGE = "edgetok.exporters.tokenizers"
 Keep = Literal["tokens", "levels"]
 
@@ -80,6 +82,7 @@ class Family:
     summary: str
     classes: tuple[str, ...]
     parts: Callable[[Any, int | None, tuple[int, int] | None], Parts]
+    searches: Searches
 
 
 def names() -> list[str]:

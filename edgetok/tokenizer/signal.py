@@ -64,6 +64,8 @@ class Signal(BaseModel, ABC):
         """
         if file.suffix.lower() not in self.suffixes:
             raise OutputError(f"{file}: it is written as {', '.join(self.suffixes)}; name the file by one of these")
+        if not file.parent.is_dir():
+            raise OutputError(f"{file} cannot be written: there is no folder {file.parent}")
         staging = file.with_name(f".tmp-{secrets.token_hex(4)}-{file.name}")  # the suffix says how it is written
         try:
             self.write(array, staging)

@@ -1,4 +1,4 @@
-"""How much of its codebooks a tokenizer uses: codes that occur, and the entropy of their counts."""
+"""A tokenizer's rate, and how much of its codebooks it uses: codes that occur, and the entropy of their counts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class CodebookUse(BaseModel):
     used: int
     entropy: float
     ids: int
+
+
+def told_rate(bits: float, unit: str) -> str:
+    """For people: "0.5775 bits a pixel", "11.31 kbit a second"."""
+    return f"{bits:.4g} bits a {unit}" if bits < 1000 else f"{bits / 1000:.4g} kbit a {unit}"
 
 
 def codebook_use(ids: np.ndarray, sizes: tuple[int, ...]) -> tuple[CodebookUse, ...]:

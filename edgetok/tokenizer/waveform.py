@@ -35,15 +35,17 @@ class Waveform(Signal):
 
     def read(self, file: str) -> Whole:
         """Read a recording, resampled by soxr where its rate is another."""
-        sound, own_rate = read_recording(file, self.rate, self.channels)
-        note = "" if own_rate == self.rate else f"resampled from {own_rate} to {self.rate} Hz"
+        sound, note = read_recording(file, self.rate, self.channels)
         return Whole(sound[None], note)
 
     def write(self, array: np.ndarray, file: Path) -> None:
         import numpy as np
         import soundfile
 
-        soundfile.write(file, np.clip(array[0].T, -1, 1), self.rate)
+        try:
+            soundfile.write(file, np.clip(array[0].T, -1, 1), self.rate)
+        except soundfile.LibsndfileError as error:  # of a file that cannot be made it tells no reason
+            raise OSError(error.error_string) from error
 
     def cut(self, array: np.ndarray) -> list[np.ndarray]:
         import numpy as np
@@ -57,7 +59,7 @@ class Waveform(Signal):
         import numpy as np
 
         if self.length is None or self.stride in (None, self.length):
-            # xcodec2 decodes a token more than a piece has, because it pads whole tokens too
+            # xcodec2 decodes a sample more than a piece has: the silence that it puts behind every piece
             return np.concatenate([piece[..., : self.length] for piece in pieces], axis=2)[..., : extent[0]]
         return Chunks(self.length, self.stride).join(pieces)[..., : extent[0]]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BITS = 53  # of an id at most: onnxruntime 1.32.0 sums int64 in fp64 (1.23.2 does not)
 
 
-def within(op: Emitter, ids: ir.Value, sizes: int | Sequence[int], lowest: int = 0) -> ir.Value:
+def within(op: Emitter, ids: ir.Value, sizes: int | Sequence[int] | np.ndarray, lowest: int = 0) -> ir.Value:
     """Ids, each at least `lowest` and below its size.
 
     By comparisons: in onnxruntime 1.23.2 Max, Min and Clip of int64 take the lower 32 bits as signed where the upper

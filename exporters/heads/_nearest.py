@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetok.exporters.heads import _ids
+from edgetok.rewrite.nearest_code import pays
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -14,13 +15,11 @@ if TYPE_CHECKING:
 
     from edgetok.graph import Emitter
 
-MANY = 4096  # from here on the search in blocks is the faster: plugins/nearest_code.py
-
 
 def nearest(op: Emitter, x: ir.Value, codebook: np.ndarray, bias: np.ndarray) -> ir.Value:
     """x (B, N, D), codebook (K, D), bias (K,) -> (B, N) int64: the row of the largest product plus bias."""
     codebook, bias = np.asarray(codebook, np.float32), np.asarray(bias, np.float32)
-    if len(codebook) >= MANY:
+    if pays(*codebook.shape):
         return op.NearestCode(x, codebook, bias, domain="edgetok")
     return op.ArgMax(op.Add(op.MatMul(x, codebook.T), bias), axis=2, keepdims=0)
 

@@ -66,25 +66,26 @@ class Config:
 
 def encode(op: Emitter, x: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """x (B, N, D) -> ids (B, N)."""
-    levels = np.array(config.levels)
+    levels = np.array(config.levels)[:, None]
+    x = op.Transpose(x, perm=[0, 2, 1])  # (B, D, N): what belongs to a channel goes along the tokens
     if config.symmetric:
         half = ((levels - 1) / 2).astype(np.float32)
         level = op.Floor(op.Add(op.Mul(op.Tanh(x), half), half + np.float32(0.5)))
     else:
-        half, offset, shift = (array.astype(np.float32) for array in config.bounds)
+        half, offset, shift = (array.astype(np.float32)[:, None] for array in config.bounds)
         number = op.Round(op.Sub(op.Mul(op.Tanh(op.Add(x, shift)), half), offset))
         level = op.Add(number, (levels // 2).astype(np.float32))
-    whole = _ids.within(op, op.Cast(level, to=7), config.levels)  # a cast of NaN may be any integer
-    return op.ReduceSum(op.Mul(whole, config.basis), np.array([2]), keepdims=0)
+    whole = _ids.within(op, op.Cast(level, to=7), levels)  # a cast of NaN may be any integer
+    return op.ReduceSum(op.Mul(whole, config.basis[:, None]), np.array([1]), keepdims=0)
 
 
 def decode(op: Emitter, ids: ir.Value, parameters: Parameters, config: Config) -> ir.Value:
     """ids (B, N) -> x (B, N, D)."""
-    ids, levels = _ids.within(op, ids, prod(config.levels)), np.array(config.levels)
-    level = op.Mod(op.Div(op.Unsqueeze(ids, np.array([2])), config.basis), levels)
+    ids, levels = _ids.within(op, ids, prod(config.levels)), np.array(config.levels)[:, None]
+    level = op.Mod(op.Div(op.Unsqueeze(ids, np.array([1])), config.basis[:, None]), levels)  # (B, D, N) as in `encode`
     middle = (levels - 1) / 2 if config.symmetric else levels // 2
     half = middle.astype(np.float32)
-    return op.Div(op.Sub(op.Cast(level, to=1), half), half)
+    return op.Transpose(op.Div(op.Sub(op.Cast(level, to=1), half), half), perm=[0, 2, 1])
 
 
 def reference_encode(x: torch.Tensor, parameters: Tensors, config: Config) -> torch.Tensor:

@@ -63,8 +63,11 @@ def _call(source: str) -> Any:
         sys.path.insert(0, here)  # as `python -m` does: users name a file of their project
     try:
         value: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SourceError(f"cannot import {module_name!r} of {source!r}: {error}") from None
+    except ModuleNotFoundError as error:
+        where = f"looked in {here} and in this Python's packages"
+        raise SourceError(f"cannot import {module_name!r} of {source!r}: {error}; {where}") from None
+    except Exception as error:  # a file of the user's own: whatever stands in it
+        raise SourceError(f"cannot import {module_name!r} of {source!r}: {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise UnknownName(f"attribute of {module_name!r}", part, [n for n in dir(value) if not n.startswith("_")])
@@ -84,4 +87,6 @@ def _by_name(source: str, module: torch.nn.Module, inputs: Any) -> dict[str, tor
         inputs = dict(zip(inspect.signature(module.forward).parameters, inputs, strict=False))
     if not isinstance(inputs, dict) or not all(isinstance(value, torch.Tensor) for value in inputs.values()):
         raise SourceError(f"{source!r}: example inputs must be tensors, got {type(inputs).__name__}")
+    if flat := [name for name, tensor in inputs.items() if not tensor.ndim]:
+        raise SourceError(f"{source!r}: example input {flat[0]!r} has no axes; axis 0 of every input is the batch")
     return inputs

@@ -20,6 +20,8 @@ from edgetok.tokenizer.picture import Picture
 from edgetok.tokenizer.waveform import Waveform
 
 if TYPE_CHECKING:
+    import torch
+
     from edgetok.exporters.sources import CaptureOptions
 
 MOST_TOKENS = 4096  # of a stream's chunk: Mimi's five minutes, EnCodec's one
@@ -50,6 +52,7 @@ def capture_tokenizer(
     signal = torch.from_numpy(parts.signal.example((batch, *parts.shape)).astype(np.float32))
     encoder = capture_module(parts.encode, {kind: signal}, origin, batch=options.batch, free={kind: parts.free})
     encoder.inputs = tuple(_with_preprocess(spec, parts) for spec in encoder.inputs)
+    encoder.check_near_ties = partial(_check_near_ties, parts.encode, family)
     outputs = {name: torch.from_numpy(array) for name, array in encoder.reference(encoder.example).items()}
     decoder = None
     if parts.decode is not None:
@@ -59,10 +62,6 @@ def capture_tokenizer(
             most = {"tokens": parts.most_tokens}
             outputs["ids"] = outputs["ids"][:, : parts.most_tokens - 1]  # at the bound itself torch would fix the axis
         decoder = capture_module(parts.decode, outputs, origin, batch=options.batch, free=free, most=most)
-        if options.batch is None and not isinstance(decoder.outputs[0].shape[0], str):
-            # torch took the example's batch for the only one, as it does with Emu3's: pieces are decoded one by one
-            one = {name: tensor[:1] for name, tensor in outputs.items()}
-            decoder = capture_module(parts.decode, one, origin, batch=1, free=free, most=most)
     encoder.decoder = decoder
     streaming = None
     if options.stream is not None:
@@ -72,6 +71,16 @@ def capture_tokenizer(
         streaming=streaming,
     )  # fmt: skip
     return encoder
+
+
+def _check_near_ties(encode: torch.nn.Module, family: str, feeds: dict[str, np.ndarray], ids: np.ndarray) -> None:
+    """Make sure that each id of a signal is the best or a near-tie: see `edgetok.tokenizer.near_ties`."""
+    import torch
+
+    from edgetok.tokenizer import near_ties
+
+    (signal,) = map(torch.from_numpy, feeds.values())
+    near_ties.check(load(family).searches, encode, signal, torch.from_numpy(ids))
 
 
 def _as_stored(parts: Parts, folder: Path, make: Callable[[tuple[int, int]], Parts] | None) -> Parts:

@@ -10,6 +10,7 @@ is left out. Strides that are odd give a few samples less than the tokens stand 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional
 from edgetok.exporters.tokenizers import _snake
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard
 from edgetok.tokenizer.waveform import Waveform
 
 
@@ -73,4 +75,13 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     )
 
 
-FAMILY = Family("DAC: residual codebooks searched in few dimensions", ("DacModel",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """What each level sees, and its codebook, both of length 1."""
+    x = heard(encode, "encoder", signal)
+    for level, found in zip(encode.levels, ids.unbind(dim=-1), strict=True):
+        near, codes = level.in_proj(x).mT, level.codebook.weight
+        yield Search(functional.normalize(near, dim=-1), functional.normalize(codes, dim=-1), found)
+        x = x - level.out_proj(level.codebook(found).mT)
+
+
+FAMILY = Family("DAC: residual codebooks searched in few dimensions", ("DacModel",), parts, searches)

@@ -11,6 +11,7 @@ it is: a graph takes one of them, and edgetok/tokenizer/overlap.py cuts and join
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.modules.seanet import least_tokens
 from edgetok.tokenizer.family import Family, Parts, Streams
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, residual
 from edgetok.tokenizer.waveform import Waveform
 
 
@@ -89,4 +91,9 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     )  # fmt: skip
 
 
-FAMILY = Family("EnCodec: SEANet, an LSTM and residual codebooks", ("EncodecModel",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """Level by level."""
+    return residual(heard(encode, "encoder", signal).mT, encode.quantiser.codebooks, ids)
+
+
+FAMILY = Family("EnCodec: SEANet, an LSTM and residual codebooks", ("EncodecModel",), parts, searches)

@@ -7,13 +7,17 @@ edgetok/modules/flextok.py, whose docstring says what differs from the published
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
+
+import torch
 
 from edgetok.errors import SourceError
 from edgetok.exporters.tokenizers._directions import Decode, Encode, square
 from edgetok.modules.flextok import FlexTok
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, levels, scalar
 from edgetok.tokenizer.picture import Picture
 
 
@@ -41,4 +45,10 @@ def parts(model: FlexTok, length: int | None, size: tuple[int, int] | None) -> P
     )
 
 
-FAMILY = Family("FlexTok: registers of a picture, the first of which suffice", ("FlexTok",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """A level in each channel."""
+    sizes = encode.model.regularizer.levels
+    return levels(scalar(heard(encode, "model.encoder", signal), sizes), ids, sizes)
+
+
+FAMILY = Family("FlexTok: registers of a picture, the first of which suffice", ("FlexTok",), parts, searches)

@@ -6,7 +6,7 @@ edgetok/modules/larp.py, whose docstring says what differs from the published co
 
 from __future__ import annotations
 
-from edgetok.exporters.tokenizers._directions import Decode, Encode, square
+from edgetok.exporters.tokenizers._directions import Decode, Encode, nearest, square
 from edgetok.modules.larp import Larp
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
@@ -25,4 +25,6 @@ def parts(model: Larp, length: int | None, size: tuple[int, int] | None) -> Part
     )
 
 
-FAMILY = Family("LARP: a video in answers to learnt questions", ("Larp",), parts)
+searches = nearest("model.bottleneck.in_linear", "model.bottleneck.regularizer")
+
+FAMILY = Family("LARP: a video in answers to learnt questions", ("Larp",), parts, searches)

@@ -10,6 +10,7 @@ layer by layer, as transformers does; moshi pads it with zeros beforehand, and i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.modules.sliding_transformer import Shape, SlidingTransformer
 from edgetok.tokenizer.family import Family, Parts, Streams
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, residual
 from edgetok.tokenizer.waveform import Waveform
 
 
@@ -131,4 +133,14 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     )
 
 
-FAMILY = Family("Mimi: SEANet, a sliding transformer, one semantic codebook and acoustic ones", ("MimiModel",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """Level by level, in each of the two stacks."""
+    x, stacks = heard(encode, "downsample", signal), list(encode.quantisers)
+    of_each = torch.split(ids, [len(of.quantiser.codebooks) for of in stacks], dim=-1)
+    for of, found in zip(stacks, of_each, strict=True):
+        yield from residual(of.input_proj(x).mT, of.quantiser.codebooks, found)
+
+
+FAMILY = Family(
+    "Mimi: SEANet, a sliding transformer, one semantic codebook and acoustic ones", ("MimiModel",), parts, searches
+)

@@ -6,7 +6,7 @@ edgetok/modules/one_d_piece.py.
 
 from __future__ import annotations
 
-from edgetok.exporters.tokenizers._directions import Decode, Encode, square
+from edgetok.exporters.tokenizers._directions import Decode, Encode, nearest, square
 from edgetok.modules.one_d_piece import OneDPiece
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
@@ -28,4 +28,8 @@ def parts(model: OneDPiece, length: int | None, size: tuple[int, int] | None) ->
     )
 
 
-FAMILY = Family("One-D-Piece: 256 tokens of a picture, of which the first ones suffice", ("OneDPiece",), parts)
+searches = nearest("model.encoder", "model.quantize")
+
+FAMILY = Family(
+    "One-D-Piece: 256 tokens of a picture, of which the first ones suffice", ("OneDPiece",), parts, searches
+)

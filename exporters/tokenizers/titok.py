@@ -6,7 +6,7 @@ edgetok/modules/titok.py, whose docstring says what differs from the published c
 
 from __future__ import annotations
 
-from edgetok.exporters.tokenizers._directions import Decode, Encode, square
+from edgetok.exporters.tokenizers._directions import Decode, Encode, nearest, square
 from edgetok.modules.titok import TiTok
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
@@ -25,4 +25,6 @@ def parts(model: TiTok, length: int | None, size: tuple[int, int] | None) -> Par
     )
 
 
-FAMILY = Family("TiTok: a picture in 32 to 256 tokens without a grid", ("TiTok",), parts)
+searches = nearest("model.encoder", "model.quantize")
+
+FAMILY = Family("TiTok: a picture in 32 to 256 tokens without a grid", ("TiTok",), parts, searches)

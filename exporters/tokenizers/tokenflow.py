@@ -6,10 +6,15 @@ model is edgetok/modules/tokenflow.py, whose docstring says what differs from th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
+
 from edgetok.exporters.tokenizers._directions import Decode, Encode, square
 from edgetok.modules.tokenflow import TokenFlow
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search
 from edgetok.tokenizer.picture import Picture
 
 
@@ -28,4 +33,14 @@ def parts(model: TokenFlow, length: int | None, size: tuple[int, int] | None) ->
     )
 
 
-FAMILY = Family("TokenFlow: one id for meaning and looks, scale after scale", ("TokenFlow",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """Scale by scale, of what the ids before leave over."""
+    model = encode.model
+    left, sizes = model.features(signal), model.config.scales
+    for k, found in enumerate(torch.split(ids, [size**2 for size in sizes], dim=1)):
+        near = model.quantize.unit(model.coarser[k](left).flatten(2).mT)
+        yield Search(near, model.quantize.rows(), found)
+        left = left - model.finer[k](model.quantize(found).mT.unflatten(2, (sizes[k],) * 2))
+
+
+FAMILY = Family("TokenFlow: one id for meaning and looks, scale after scale", ("TokenFlow",), parts, searches)

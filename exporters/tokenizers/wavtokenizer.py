@@ -7,12 +7,15 @@ https://arxiv.org/abs/2408.16532. transformers has no class for it: the source i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from edgetok.modules.wavtokenizer import WavTokenizer
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, residual
 from edgetok.tokenizer.waveform import Waveform
 
 
@@ -53,4 +56,9 @@ def parts(model: WavTokenizer, length: int | None, size: tuple[int, int] | None)
     )
 
 
-FAMILY = Family("WavTokenizer: one id for a frame of speech", ("WavTokenizer",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """Frame by frame."""
+    return residual(heard(encode, "model.encoder", signal).mT, encode.model.quantiser.codebooks, ids[..., None])
+
+
+FAMILY = Family("WavTokenizer: one id for a frame of speech", ("WavTokenizer",), parts, searches)

@@ -10,6 +10,7 @@ length is fixed, and a multiple of a token's samples, as transformers' feature e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from edgetok.exporters.tokenizers import _snake
 from edgetok.modules.residual_quantiser import ResidualQuantiser
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, residual
 from edgetok.tokenizer.waveform import Waveform
 
 
@@ -73,4 +75,9 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     )
 
 
-FAMILY = Family("X-Codec: what DAC hears and HuBERT understands in one stack", ("XcodecModel",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """Level by level."""
+    return residual(heard(encode, "join", signal), encode.quantiser.codebooks, ids)
+
+
+FAMILY = Family("X-Codec: what DAC hears and HuBERT understands in one stack", ("XcodecModel",), parts, searches)

@@ -5,11 +5,13 @@ section 3.1. Published code: zhenye234/X-Codec-2.0 (MIT); transformers' Xcodec2M
 
 What differs: the filter bank that transformers' feature extractor computes on the host is in the graph, and so is the
 padding: at least one sample, up to a whole token. The inverse STFT is real arithmetic. The length is fixed, because
-Wav2Vec2-BERT ties it down; ids are (B, N), where transformers has (B, 1, N).
+Wav2Vec2-BERT ties it down: to a sample less than whole tokens, so that a piece gets no token for the padding alone. Ids
+are (B, N), where transformers has (B, 1, N).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
 from math import prod
 from typing import Any
@@ -23,6 +25,7 @@ from edgetok.modules.filter_bank import FilterBank
 from edgetok.modules.stft import ISTFT
 from edgetok.tokenizer.family import Family, Parts
 from edgetok.tokenizer.head import Layout
+from edgetok.tokenizer.near_ties import Search, heard, levels, scalar
 from edgetok.tokenizer.waveform import Waveform
 
 PAIR = 2  # frames of the filter bank that Wav2Vec2-BERT takes at once
@@ -93,9 +96,9 @@ def _bands(rate: int) -> torch.Tensor:
 
 
 def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts:
-    """The two directions of an Xcodec2Model; a recording is cut into pieces of one length."""
+    """The two directions of an Xcodec2Model; pieces of a recording have one length, at least the one asked for."""
     config = model.config
-    samples = -(-(length or config.sampling_rate) // config.hop_length) * config.hop_length
+    samples = ((length or config.sampling_rate) // config.hop_length + 1) * config.hop_length - 1
     return Parts(
         encode=Encode(model),
         decode=Decode(model),
@@ -106,4 +109,12 @@ def parts(model: Any, length: int | None, size: tuple[int, int] | None) -> Parts
     )
 
 
-FAMILY = Family("X-Codec 2: one id of 65536 for 20 ms of speech", ("Xcodec2Model",), parts)
+def searches(encode: Encode, signal: torch.Tensor, ids: torch.Tensor) -> Iterator[Search]:
+    """A level in each channel, which is squeezed twice."""
+    of = encode.quantiser
+    sizes = of.quantizer.levels.long()
+    once = of.quantizer.bound(of.project_in(heard(encode, "join", signal)))
+    return levels(scalar(once, sizes), ids, sizes)
+
+
+FAMILY = Family("X-Codec 2: one id of 65536 for 20 ms of speech", ("Xcodec2Model",), parts, searches)
