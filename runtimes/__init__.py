@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from edgetok.errors import UnknownName, UsageError
 from edgetok.inputs import check_inputs
 from edgetok.model import TensorSpec
+from edgetok.parts import Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,9 +73,17 @@ class Runtime(ABC):
         return {"runtime": self.name, "threads": threads, **self._describe()}
 
     def profile(self, feeds: "Feeds", *, warm_up: int, runs: int) -> "list[ProfiledRun]":
-        """Run with the runtime's own profiler on, in a session of its own: when every node ran, and for how long."""
+        """Run with the runtime's own profiler on, in a session of its own: when every node ran, and for how long.
+
+        Nothing where the runtime does not time single nodes.
+        """
         check_inputs(feeds, self.inputs)
         return self._profile(feeds, warm_up, runs)
+
+    def steps(self, feeds: "Feeds") -> tuple[Step, ...]:
+        """One run from arrays to arrays as steps that can be timed apart; none where the runtime does not tell."""
+        steps = self._steps(feeds)
+        return (Step("check the arrays", "host", lambda: check_inputs(feeds, self.inputs)), *steps) if steps else ()
 
     @abstractmethod
     def _activate(self) -> None: ...
@@ -93,7 +102,10 @@ class Runtime(ABC):
         return lambda: self._run(feeds)
 
     def _profile(self, feeds: "Feeds", warm_up: int, runs: int) -> "list[ProfiledRun]":
-        raise UsageError(f"the runtime {self.name!r} does not time single nodes: profile on 'onnxruntime'")
+        return []
+
+    def _steps(self, feeds: "Feeds") -> tuple[Step, ...]:
+        return ()
 
 
 def names() -> list[str]:
@@ -130,6 +142,6 @@ def load(name: str) -> type[Runtime]:
 
 def _classes() -> dict[str, type[Runtime]]:
     """Every file of this folder that defines a runtime; none imports its package before it is activated."""
-    for info in iter_modules(__path__):
-        import_module(f"{__name__}.{info.name}")
-    return {runtime.name: runtime for runtime in Runtime.__subclasses__() if runtime.__module__.startswith(__name__)}
+    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
+    found = (each for module in modules for each in vars(module).values() if isinstance(each, type))
+    return {each.name: each for each in found if issubclass(each, Runtime) and each is not Runtime}

@@ -3,12 +3,16 @@
 With the model's sizes fixed it is recorded as a CUDA graph: an open batch would change shapes, which a graph cannot.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetok.engine import card
 from edgetok.errors import DeviceError, InputError, MissingPackage, SourceError
+from edgetok.parts import Step
 from edgetok.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -37,9 +41,11 @@ class OnnxRuntimeGpu(Runtime):
         else:
             self._session = self._made(ort, {})
         if self._session.get_providers()[0] != PROVIDER:  # it goes on without a word on the processor
+            card.here()
             raise DeviceError(
-                f"onnxruntime-gpu {ort.__version__} found no card, or not the CUDA libraries that it wants: "
-                "edgetok doctor says more, --runtime onnxruntime runs on the processor"
+                f"onnxruntime-gpu {ort.__version__} cannot use the card: {obstacle(Path(ort.__file__).parent)}; "
+                "pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries, --runtime onnxruntime runs on the "
+                "processor"
             )
 
     def _made(self, ort: Any, settings: dict[str, str]) -> Any:
@@ -54,7 +60,8 @@ class OnnxRuntimeGpu(Runtime):
     def _describe(self) -> dict[str, str]:
         return {"version": _onnxruntime().__version__, "provider": PROVIDER, "CUDA graphs": self._graphs}
 
-    def _prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
+    def _bound(self, feeds: "Feeds") -> tuple[Any, dict[str, Any], list[str]]:
+        """A binding whose inputs and outputs lie on the card; the inputs' values, and the outputs' names."""
         ort = _onnxruntime()
         binding, outputs = self._session.io_binding(), [output.name for output in self._session.get_outputs()]
         held = {name: ort.OrtValue.ortvalue_from_numpy(array, DEVICE, 0) for name, array in feeds.items()}
@@ -62,6 +69,10 @@ class OnnxRuntimeGpu(Runtime):
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, DEVICE)
+        return binding, held, outputs
+
+    def _prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
+        binding, _, outputs = self._bound(feeds)
 
         def run() -> "Feeds":
             try:
@@ -75,6 +86,25 @@ class OnnxRuntimeGpu(Runtime):
     def _run(self, feeds: "Feeds") -> "Feeds":
         return self._prepare(feeds)()
 
+    def _steps(self, feeds: "Feeds") -> tuple[Step, ...]:
+        """By the host's clock: each step waits for the card. Launches are the device's here."""
+        binding, held, _ = self._bound(feeds)
+
+        def copy_in() -> None:
+            for name, array in feeds.items():
+                held[name].update_inplace(array)  # in place: a CUDA graph reads where it was recorded
+            binding.synchronize_inputs()
+
+        def compute() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return (
+            Step("copy in", "copy", copy_in),
+            Step("launch and compute", "device", compute),
+            Step("copy out", "copy", binding.copy_outputs_to_cpu),
+        )
+
     def _close(self) -> None:
         del self._session
 
@@ -84,8 +114,21 @@ def _onnxruntime() -> Any:
         import onnxruntime
 
         if PROVIDER in onnxruntime.get_available_providers():
+            onnxruntime.set_default_logger_severity(4)  # what it finds missing is raised, in words of ours
+            with contextlib.redirect_stdout(None):  # it prints what is not there
+                onnxruntime.preload_dlls()  # CUDA's libraries from their wheels, which are on no path
             return onnxruntime
     raise MissingPackage("onnxruntime-gpu", "running a model on a card by ONNX Runtime")
+
+
+def obstacle(package: Path) -> str:
+    """Why the CUDA provider in onnxruntime's folder cannot be loaded, as the system says; "" where it can."""
+    try:
+        for name, mode in (("shared", ctypes.RTLD_GLOBAL), ("cuda", ctypes.RTLD_LOCAL)):
+            ctypes.CDLL(str(package / "capi" / f"libonnxruntime_providers_{name}.so"), mode)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetok.errors import InputError, MissingPackage, SourceError
 from edgetok.layers import NodeTime, ProfiledRun, inlined
+from edgetok.parts import Step
 from edgetok.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class OpenVino(Runtime):
             self._request.infer(feeds)
         except RuntimeError as error:
             raise InputError(f"OpenVINO stopped on these inputs: {_first_line(error)}") from error
+        return self._copied()
+
+    def _copied(self) -> "Feeds":
         return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self._outputs)}
 
     def _close(self) -> None:
@@ -57,6 +61,19 @@ class OpenVino(Runtime):
                     now += took
             profiled.append(ProfiledRun(0.0, max(request.latency * 1e3, now), tuple(nodes)))
         return profiled[warm_up:]
+
+    def _steps(self, feeds: "Feeds") -> tuple[Step, ...]:
+        ov, request = _openvino(), self._request
+
+        def feed() -> None:  # copied, as infer() does with arrays
+            for name, array in feeds.items():
+                request.set_tensor(name, ov.Tensor(array))
+
+        return (
+            Step("feed", "host", feed),
+            Step("compute", "host", request.infer),
+            Step("hand the outputs out", "host", self._copied),
+        )
 
     def _compile(self, **properties: Any) -> Any:
         ov = _openvino()

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from edgetok.engine.order import builder_version
+from edgetok.engine.order import Builder, builder_version
 from edgetok.engine.session import Session
+from edgetok.parts import Step
 from edgetok.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -18,17 +19,22 @@ class TensorRt(Runtime):
     name = "tensorrt"
     package = "tensorrt"
     on_card = True
+    builder: ClassVar[Builder] = "tensorrt"
+    provider = "TensorRT"
 
     def _activate(self) -> None:
         assert isinstance(self.model, Path)
-        self._session = Session(self.model, "tensorrt", self.inputs).__enter__()
+        self._session = Session(self.model, self.builder, self.inputs).__enter__()
 
     def _describe(self) -> dict[str, str]:
-        return {"version": builder_version("tensorrt"), "provider": "TensorRT"}
+        return {"version": builder_version(self.builder), "provider": self.provider}
 
     def _prepare(self, feeds: "Feeds") -> "Callable[[], Feeds]":
         uploaded = self._session.upload(feeds)
         return lambda: self._session.run(uploaded)
+
+    def _steps(self, feeds: "Feeds") -> tuple[Step, ...]:
+        return self._session.steps(feeds)
 
     def _run(self, feeds: "Feeds") -> "Feeds":
         return self._prepare(feeds)()

@@ -15,9 +15,10 @@ from typing import Any
 
 from edgetok.errors import EdgetokError
 from edgetok.model import TensorSpec
+from edgetok.parts import Part
 from edgetok.runtimes import Runtime, load
 from edgetok.samples import from_bytes, to_bytes
-from edgetok.timing import measure, sample
+from edgetok.timing import measure, sample, sample_steps
 
 Reply = Callable[[dict[str, Any]], None]
 
@@ -33,7 +34,8 @@ def main() -> None:
         inputs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in job["inputs"]]
         with load(job["runtime"])(Path(job["model"]), inputs, threads=job["threads"]) as runtime:
             feeds = load_file(job["feeds"])
-            reply({"done": {**runtime.describe(), "memory_before": memory_before}})
+            told = runtime.describe() | {"memory_before": memory_before, "on_card": runtime.on_card}
+            reply({"done": told})
             for line in sys.stdin:
                 reply({"done": _obey(runtime, feeds, json.loads(line), reply)})
     except EdgetokError as error:
@@ -59,6 +61,11 @@ def _obey(runtime: Runtime, feeds: dict[str, Any], order: dict[str, Any], reply:
             return Path(order["outputs"]).write_bytes(to_bytes(runtime.run(given)))
         case "sample":
             return sample(runtime.prepare(feeds), order["runs"])
+        case "parts":
+            steps = runtime.steps(feeds)
+            sample_steps(steps, order["warm_up"])
+            times = sample_steps(steps, order["runs"])
+            return [asdict(Part.of(step, taken)) for step, taken in zip(steps, times, strict=True)]
         case "profile":
             return [asdict(run) for run in runtime.profile(feeds, **order)]
         case "memory":

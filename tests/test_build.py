@@ -74,7 +74,9 @@ def test_orin_gets_graphs_sources_and_commands(bundle, tmp_path, answer):
     plain = ways(data)["tensorrt"]
     (command,) = map(shlex.split, plain["to_do"])
     assert command[:4] == [
-        "trtexec", "--onnx=tensorrt/model.onnx", "--saveEngine=tensorrt/model.engine", "--stronglyTyped"
+        "/usr/src/tensorrt/bin/trtexec", "--onnx=built/tensorrt/model.onnx",
+        "--saveEngine=built/tensorrt/model.engine",
+        "--stronglyTyped",
     ]  # fmt: skip
     (name,) = [tensor.name for tensor in onnx.load(bundle / "model.onnx").graph.input]
     assert command[4].startswith(f"--minShapes={name}:1x3x") and command[6].startswith(f"--maxShapes={name}:32x3x")
@@ -87,13 +89,14 @@ def test_orin_gets_graphs_sources_and_commands(bundle, tmp_path, answer):
 @pytest.mark.more
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_the_librarys_command_compiles_it(tmp_path):
-    (tmp_path / "tensorrt-plugins").mkdir()
-    way = building._with_library_source(building.Way("tensorrt-plugins", "tensorrt 10.3.0"), tmp_path)
+    built = tmp_path / "built"
+    (built / "tensorrt-plugins").mkdir(parents=True)
+    way = building._with_library_source(building.Way("tensorrt-plugins", "tensorrt 10.3.0"), built, Path("built"))
     (command,) = map(shlex.split, way.to_do)
     headers = [f"-isystem{folder}" for folder in installed.headers()]
     done = subprocess.run([*command, *headers], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "tensorrt-plugins/libedgetok_tensorrt.so").is_file()
+    assert (built / "tensorrt-plugins/libedgetok_tensorrt.so").is_file()
     assert "tensorrt-plugins/source/plugin.cpp" in way.made
 
 
@@ -109,7 +112,13 @@ def test_kernels_go_along(bundle, tmp_path):
         way = ways(json.loads(done.stdout))["tensorrt-plugins"]
         assert way["plugins"] == {"BipartiteMatch": 4, "MergeTokens": 4}
         assert (out / "tensorrt-plugins/source/plugin.cpp").is_file() == source
-        assert way["to_do"][-1].startswith("trtexec" if source else f"edgetok build {bundle.name} --for {device}")
+        there = "/usr/src/tensorrt/bin/trtexec" if source else f"edgetok build {bundle.name} --for {device}"
+        assert way["to_do"][-1].startswith(there)
+        if not source:  # in a folder that holds the bundle and this build
+            shutil.copytree(bundle, tmp_path / bundle.name)
+            words = [sys.executable, "-m", *shlex.split(way["to_do"][-1])]
+            again = subprocess.run(words, env=own, cwd=tmp_path, capture_output=True, text=True)
+            assert again.returncode == 0, again.stderr
         model = onnx.load(out / "tensorrt-plugins/model.onnx")
         nodes = [node for node in model.graph.node if node.domain]
         assert {node.op_type for node in nodes} == {"BipartiteMatch_nearest", "BipartiteMatch_ranks", "MergeTokens"}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from onnx import numpy_helper
 from edgetok.engine import build as engines
 from edgetok.engine import card, layers
 from edgetok.engine.order import Order, order
-from edgetok.errors import BuildError, DeviceError, MissingPackage, Refusal, UsageError
+from edgetok.errors import BuildError, DeviceError, MissingPackage, OutputError, Refusal, UsageError
 from edgetok.model import TensorSpec
 
 pytestmark = pytest.mark.skipif(
@@ -163,6 +164,19 @@ def test_what_the_builder_does_not_build(tmp_path, cache):
     assert kept(cache) == []
 
 
+def test_a_disk_that_is_full(tmp_path, cache):
+    """A limit on the size of files stands in for it: the engine is built, and cannot be written."""
+    wanted = asked(tmp_path)
+    usual, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, most))
+    try:
+        with pytest.raises(OutputError, match="cannot be written to the cache, .*: File too large; make room there"):
+            engines.build(wanted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+    assert kept(cache) == []
+
+
 def test_a_build_that_takes_too_long(tmp_path, cache):
     with pytest.raises(BuildError, match=r"was not done after 0.01 s: give it more time"):
         engines.build(asked(tmp_path), timeout=0.01)
@@ -190,25 +204,65 @@ def test_packages_that_are_not_there(tmp_path, monkeypatch):
         engines.build(own)
 
 
-LAYERS = [
-    {"Name": "blocks.0/reduce_MergeTokens", "LayerType": "PluginV3", "Inputs": [{"Format/Datatype": "Half"}]},
-    {"Name": "__myl_fc", "LayerType": "gemm", "TacticName": "sm80_xmma_gemm_f16f16_f16f32", "Outputs": []},
-]
+# As TensorRT 10's inspector lists layers, by NVIDIA's documentation and by listings of others; written by hand.
+PLUGIN = {
+    "Name": "blocks.0/reduce/MergeTokens", "LayerType": "PluginV3", "PluginType": "MergeTokens",
+    "Inputs": [{"Name": "x", "Dimensions": [1, 256], "Format/Datatype": "Half"}],
+    "Outputs": [{"Name": "m", "Dimensions": [1, 256], "Format/Datatype": "Half"}],
+    "Metadata": "[ONNX Layer: blocks.0/reduce/MergeTokens]",
+}  # fmt: skip
+GEMM = {
+    "Name": "__myl_Fc_myl0_3", "LayerType": "gemm", "TacticName": "sm80_xmma_gemm_f16f16_f16f32_f32_tn_n",
+    "Inputs": [{"Name": "m", "Format/Datatype": "N/A due to dynamic shapes"}],
+    "Metadata": "[ONNX Layer: blocks.0/MatMul]\x1e[ONNX Layer: blocks.0/Add]",
+}  # fmt: skip
 
 
-def test_an_engine_is_what_was_asked_for(tmp_path):
-    """Of what the inspector lists, which needs a card: a listing as others have printed it."""
-    model = written(tmp_path, "m = edgetok.MergeTokens(x) y = MatMul(m, w)")
+def read(spelling: str, **more: object) -> dict[str, object]:
+    """A layer that reads such a tensor."""
+    return {"Name": "fc", "LayerType": "CaskGemmMatrixMultiply", "Inputs": [{"Format/Datatype": spelling}], **more}
+
+
+def with_weights(folder: Path, kind: int) -> Path:
+    """A model with weights of that type, and a plugin node."""
+    model = written(folder, "m = edgetok.MergeTokens(x) y = MatMul(m, w)")
     graph = onnx.load(model)
-    graph.graph.node[0].name = "blocks.0/reduce_MergeTokens"
+    graph.graph.node[0].name = "blocks.0/reduce/MergeTokens"
+    graph.graph.initializer[0].data_type = kind
     onnx.save(graph, model)
-    layers.check(LAYERS, model)
-    layers.check([LAYERS[0], {"Name": "fc", "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]}], model)
-    with pytest.raises(BuildError, match="1 plugin nodes are not in it, such as 'blocks.0/reduce_MergeTokens'"):
-        layers.check(LAYERS[1:], model)
-    single = [{**LAYERS[0], "Inputs": [{"Format/Datatype": "Float"}]}, {"Name": "fc", "TacticName": "sgemm_f32f32"}]
-    with pytest.raises(BuildError, match="its weights are fp16, and no layer of the engine computes or reads fp16"):
-        layers.check(single, model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "not_there"),
+    [
+        ("FLOAT16", [GEMM], [read("Row major linear BF16 format (kLINEAR)", TacticName="sm80_xmma_gemm_bf16bf16")]),
+        ("FLOAT16", [read("Half(64,1:8,...)")], [read("Float", TacticName="sm80_xmma_gemm_f32f32_tf32f32_f32")]),
+        ("FLOAT16", [read("Row major linear FP16 format (kLINEAR)")], [read("N/A due to dynamic shapes")]),
+        ("BFLOAT16", [read("BFloat16")], [GEMM]),
+        ("INT8", [read("Half", TacticName="sm80_xmma_gemm_i8i8_i8i32_f32_tn")], [read("UInt8"), GEMM]),
+        ("INT8", [{"Name": "conv", "LayerType": "CaskConvolution", "Weights": {"Type": "Int8"}}], [read("Int32")]),
+        ("FLOAT8E4M3FN", [read("Row major linear FP8 format (kLINEAR)")], [read("Int8"), GEMM]),
+        ("FLOAT8E4M3FN", [read("Half", TacticName="sm89_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn")], [GEMM]),
+    ],
+)
+def test_an_engine_computes_with_what_was_asked_for(tmp_path, kind, there, not_there):
+    """Of what the inspector lists, which needs a card."""
+    model = with_weights(tmp_path, onnx.TensorProto.DataType.Value(kind))
+    plugin = {**PLUGIN, "Inputs": [], "Outputs": []}
+    layers.check([plugin, *there], model)
+    with pytest.raises(BuildError, match="its weights are .*, and no layer of the engine computes or reads"):
+        layers.check([plugin, *not_there], model)
+
+
+def test_an_engine_has_its_plugins(tmp_path):
+    model = with_weights(tmp_path, onnx.TensorProto.FLOAT16)
+    layers.check([PLUGIN, GEMM], model)
+    layers.check([{**PLUGIN, "Name": "{ForeignNode[...]}"}, GEMM], model)  # which is in its metadata
+    other = {**PLUGIN, "Name": "blocks.0/reduce/MergeTokens_2", "Metadata": ""}
+    for listed in ([GEMM], [other, GEMM]):
+        with pytest.raises(BuildError, match="1 plugin nodes are not in it, such as 'blocks.0/reduce/MergeTokens'"):
+            layers.check(listed, model)
 
 
 def test_a_machine_without_a_card(monkeypatch):

@@ -111,7 +111,7 @@ def checkout(tmp_path: Path) -> Path:
         ("exporters/deep/bad.py", "from ...devices import x", "edgetok.devices.x"),
         ("plugins/__init__.py", "from ..exporters import tome", "edgetok.exporters.tome"),
         ("runtimes/bad.py", "class A:\n    import edgetok.cli", "edgetok.cli"),
-        ("edgetok/api/verbs.py", "from edgetok.cli import main", "edgetok.cli.main"),
+        ("edgetok/api/loading.py", "from edgetok.cli import main", "edgetok.cli.main"),
     ],
 )
 def test_planted_import_is_found(checkout: Path, file: str, line: str, imported: str) -> None:
@@ -124,7 +124,7 @@ def test_planted_import_is_found(checkout: Path, file: str, line: str, imported:
     ("file", "line"),
     [
         ("edgetok/__init__.py", "def f():\n    from edgetok import api"),
-        ("edgetok/api/verbs.py", "from edgetok.exporters import tome"),
+        ("edgetok/api/loading.py", "from edgetok.exporters import tome"),
         ("edgetok/cli/run.py", "from edgetok import api, runtimes"),
         ("edgetok/deep/good.py", "from . import other\nfrom ..errors import EdgetokError"),
         ("exporters/deep/good.py", "from .. import tome\nfrom edgetok.plugins import merge"),

@@ -1,5 +1,6 @@
 """Runtimes: what they compute, and what they say about inputs and models that do not fit."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,8 +196,7 @@ def test_eager_runs_the_original():
         assert torch.get_num_threads() == 1
         x = np.ones((4, 2), np.float32)
         np.testing.assert_allclose(runtime.run({"x": x})["y"], reference_numpy(module, x), rtol=1e-5)
-        with pytest.raises(UsageError, match="the runtime 'eager' does not time single nodes"):
-            runtime.profile({"x": x}, warm_up=0, runs=1)
+        assert runtime.profile({"x": x}, warm_up=0, runs=1) == [] and runtime.steps({"x": x}) == ()
     assert torch.get_num_threads() == before
 
 
@@ -239,6 +239,9 @@ def test_inputs_are_bound_once(model, monkeypatch):
         first, second = run(), run()
         assert runtime.describe()["CUDA graphs"] == "no: the batch is open, export it with --batch"
         other = runtime.run({"x": np.array([[5, 6], [7, 8]], np.float32)})
+        steps = runtime.steps({"x": np.array([[3, 4]], np.float32)})
+        *_, handed = [step.run() for step in steps]
+    assert [step.where for step in steps] == ["host", "copy", "device", "copy"] and handed[0].tolist() == [[6, 8]]
     assert first["y"].tolist() == second["y"].tolist() == [[2, 4]] and first["y"] is not second["y"]
     assert other["y"].tolist() == [[10, 12], [14, 16]]
     with (
@@ -257,7 +260,21 @@ def test_no_card_is_no_silent_processor(model, monkeypatch):
 
     monkeypatch.setattr(onnxruntime_gpu, "_onnxruntime", lambda: onnxruntime)
     with (
-        pytest.raises(DeviceError, match=r"onnxruntime-gpu [\d.]+ found no card, or not the CUDA libraries"),
+        pytest.raises(DeviceError, match=r"no NVIDIA driver on this machine: .* or use --runtime onnxruntime"),
         runtimes.load("onnxruntime-gpu")(model, X),
     ):
         pass
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_a_missing_cuda_library_is_named(tmp_path):
+    """By the system's loader: that of a provider which wants a library that is not there."""
+    from edgetok.runtimes import onnxruntime_gpu
+
+    (tmp_path / "capi").mkdir()
+    build = ["gcc", "-shared", "-x", "c", "/dev/null", "-o"]
+    subprocess.run([*build, tmp_path / "libcublasLt.so.99", "-Wl,-soname,libcublasLt.so.99"], check=True)
+    subprocess.run([*build, tmp_path / "capi/libonnxruntime_providers_shared.so"], check=True)
+    needs = ["-Wl,--no-as-needed", f"-L{tmp_path}", "-l:libcublasLt.so.99"]
+    subprocess.run([*build, tmp_path / "capi/libonnxruntime_providers_cuda.so", *needs], check=True)
+    assert onnxruntime_gpu.obstacle(tmp_path).startswith("libcublasLt.so.99: cannot open shared object file")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgetok.device import Device
 
 MARK = "build.json"
+JETPACK = "/usr/src/tensorrt/bin"  # where it puts TensorRT's programs
 Form = Literal["tensorrt", "tensorrt-plugins", "tensorrt-rtx"]
 Tell = Callable[[str, float], None]
 
@@ -47,7 +48,7 @@ class Way:
         runtime: "tensorrt 10.3.0".
         made: files in the folder of the whole build.
         plugins: how many nodes of which operator are plugins.
-        to_do: commands to be typed on the device, in the folder of the whole build.
+        to_do: commands to be typed on the device, in a folder that holds the bundle's and the build's.
         missing: why this form, or its engine, was not made; None where nothing is missing.
     """
 
@@ -79,6 +80,19 @@ class Build:
     bundle: str
     device: str
     ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True)
+class _There:
+    """The device, with the bundle and this build side by side.
+
+    Attributes:
+        folder: the build's.
+        again: the command that makes this build there.
+    """
+
+    folder: Path
+    again: str
 
 
 def build(
@@ -114,8 +128,9 @@ def build(
             ways.append(_lowered(opened, device.only(runtime), form, folder))
         if not any(way.made for way in ways):
             raise Refusal(" | ".join(f"{way.form}: {way.missing}" for way in ways))
-        again = shlex.join(["edgetok", "build", opened.path.name, "--for", device.name, "-o", out.name])
-        ways = [_with_engine(device, way, folder, again, say) if way.made else way for way in ways]
+        words = ["edgetok", "build", opened.path.name, "--for", device.name, "-o", out.name, "--force"]
+        there = _There(Path(out.name), shlex.join(words))
+        ways = [_with_engine(device, way, folder, there, say) if way.made else way for way in ways]
         told = {"bundle": opened.id, "device": device.name, "ways": [asdict(way) for way in ways]}
         (folder / MARK).write_text(json.dumps(told, indent=2), encoding="utf-8")
     return Build(out, opened.id, device.name, tuple(ways))
@@ -174,20 +189,20 @@ def _refuse(lowered: Path, device: Device) -> None:
             raise Refusal(finding.reason, node=finding.nodes[0] if finding.nodes else None, way_out=finding.rewrite)
 
 
-def _with_engine(device: Device, way: Way, folder: Path, again: str, say: Tell) -> Way:
+def _with_engine(device: Device, way: Way, folder: Path, there: _There, say: Tell) -> Way:
     """With engines where they can be built here, or else with the commands that build them there.
 
     Args:
         device: the target.
         way: its graphs.
         folder: of the whole build.
-        again: the command that makes this build.
+        there: where the commands are typed.
         say: told how far it is.
     """
     from edgetok.lowering import plugins
 
     if by_library := way.form == "tensorrt-plugins" and plugins.form(device.only("tensorrt")) == "library":
-        way = _with_library_source(way, folder)
+        way = _with_library_source(way, folder, there.folder)
     made: list[Path] = []
     asked: list[orders.Order] = []
     try:
@@ -198,8 +213,8 @@ def _with_engine(device: Device, way: Way, folder: Path, again: str, say: Tell) 
             engine = engines.build(replace(order, card=name, library=library), say)
             made.append(shutil.copyfile(engine, order.model.with_name(engines.ENGINE)))
     except (MissingPackage, DeviceError) as error:  # what can be built elsewhere, or with more installed
-        there = [replace(order, model=order.model.relative_to(folder)) for order in asked]
-        commands = _commands(device, way, there, again)
+        moved = [replace(order, model=there.folder / order.model.relative_to(folder)) for order in asked]
+        commands = _commands(device, way, moved, there)
         return replace(way, to_do=(*way.to_do, *commands), missing=f"no engine: {error}")
     except (Refusal, BuildError) as error:
         return replace(way, to_do=(), missing=f"no engine: {error}")
@@ -235,8 +250,11 @@ def _order(model: Path, device: Device, builder: orders.Builder) -> orders.Order
     return orders.order(model, builder, device.sm, specs(ir.load(model).graph.inputs), batch=BATCHES)
 
 
-def _with_library_source(way: Way, folder: Path) -> Way:
-    """With the plugin library's source, and what compiles it on a device that has g++ but no edgetok."""
+def _with_library_source(way: Way, folder: Path, there: Path) -> Way:
+    """With the plugin library's source, and what compiles it on a device that has g++ but no edgetok.
+
+    `folder` is the whole build's here, `there` on the device.
+    """
     from edgetok.api.plugins import operators
     from edgetok.tensorrt import library
 
@@ -245,26 +263,27 @@ def _with_library_source(way: Way, folder: Path) -> Way:
     files = sorted(file for file in library.SOURCES.iterdir() if file.suffix in (".h", ".cpp"))
     for file in files:
         shutil.copyfile(file, folder / source / file.name)
-    compiled = [source / file.name for file in files if file.suffix == ".cpp"]
-    command = library.command("g++", compiled, target, operators(), [Path("/usr/local/cuda/include")])
+    compiled = [there / source / file.name for file in files if file.suffix == ".cpp"]
+    command = library.command("g++", compiled, there / target, operators(), [Path("/usr/local/cuda/include")])
     names = tuple(str(source / file.name) for file in files)
     return replace(way, made=(*way.made, *names), to_do=(shlex.join(command),))
 
 
-def _commands(device: Device, way: Way, asked: Iterable[orders.Order], again: str) -> tuple[str, ...]:
-    """What builds the engines there; of the orders, the models lie in the folder of the whole build."""
+def _commands(device: Device, way: Way, asked: Iterable[orders.Order], there: _There) -> tuple[str, ...]:
+    """What builds the engines there; of the orders, the models lie there too."""
     from edgetok.lowering import plugins
     from edgetok.tensorrt.library import LIBRARY
 
     if way.builder == "tensorrt-rtx":
-        return ("pip install 'edgetok[tensorrt-rtx]'", again)
+        return ("pip install 'edgetok[tensorrt-rtx]'", there.again)
     if way.form == "tensorrt-plugins" and plugins.form(device.only("tensorrt")) == "decorator":
-        return (again,)  # Python registers the plugins while the engine is built; trtexec would not know them
+        return (there.again,)  # Python registers the plugins while the engine is built; trtexec would not know them
+    trtexec = "trtexec" if device.recognise.gpus else f"{JETPACK}/trtexec"  # which is not on JetPack's path
     types = "--stronglyTyped" if device.only("tensorrt").runtimes[0].at_least("10.0") else "--fp16"
-    library = [f"--staticPlugins={way.form}/{LIBRARY}"] if way.form == "tensorrt-plugins" else []
+    library = [f"--staticPlugins={there.folder / way.form / LIBRARY}"] if way.form == "tensorrt-plugins" else []
     return tuple(
         shlex.join([
-            "trtexec", f"--onnx={order.model}", f"--saveEngine={order.model.with_name(engines.ENGINE)}", types,
+            trtexec, f"--onnx={order.model}", f"--saveEngine={order.model.with_name(engines.ENGINE)}", types,
             *library, *_shapes(order),
         ])
         for order in asked

@@ -47,3 +47,6 @@ def _render(built: Build, console: Console) -> None:
             console.print(Padding(Text(way.missing, style="yellow"), (0, 0, 0, 2)))
         for line in way.to_do:
             console.print(Text(f"  there: {line}", style="green"), soft_wrap=True)
+    if any(way.to_do for way in built.ways):
+        where = f"there: on {built.device}, in a folder that the bundle and {built.path.name} were copied into"
+        console.print(Text(where), soft_wrap=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgetok.cache import cache_folder, made_once
 from edgetok.engine.order import Order, builder_version
-from edgetok.errors import BuildError, MissingPackage, Refusal
+from edgetok.errors import BuildError, MissingPackage, OutputError, Refusal
 
 ENGINE = "model.engine"
 TIMEOUT = 3600.0  # seconds
@@ -59,6 +59,9 @@ def _build(order: Order, folder: Path, say: Tell, timeout: float) -> None:
     say(f"building: may take {order.memory() / 1e9:.1f} GB of {psutil.virtual_memory().available / 1e9:.1f}", 0.0)
     answer = _in_a_process(order, folder / ENGINE, say, timeout)
     called = f"{order.builder} {builder_version(order.builder)}"
+    if "unwritten" in answer:
+        told = f"the engine cannot be written to the cache, {folder.parent}: {answer['unwritten']}"
+        raise OutputError(f"{told}; make room there, or set EDGETOK_CACHE to another folder")
     if "unparsed" in answer:
         first, *more = answer["unparsed"] or [{"node": "", "operator": "the graph", "reason": "no reason given"}]
         others = f", and {len(more)} more" if more else ""

@@ -70,8 +70,11 @@ def _built(job: dict[str, Any], reply: Reply) -> dict[str, Any]:
         engine = engine_bytes_from_network((builder, network), config=config, save_timing_cache=timings)
     except PolygraphyException as error:
         return {"unbuilt": errors or [str(error)]}
-    Path(job["engine"]).write_bytes(engine)
-    return {"done": {"layers": None if rtx else _layers(trt, log, Path(job["engine"]))}}
+    try:
+        Path(job["engine"]).write_bytes(engine)
+    except OSError as error:  # said here: NVIDIA's objects abort the process while an exception ends it
+        return {"unwritten": error.strerror}
+    return {"done": {"layers": None if rtx else _layers(trt, log, job)}}
 
 
 def _tensorrt(rtx: bool) -> Any:
@@ -102,11 +105,15 @@ def _register_plugins(trt: Any, job: dict[str, Any]) -> None:
             register(operator, inputs, outputs)
 
 
-def _layers(trt: Any, log: Any, engine: Path) -> list[dict[str, Any]]:
-    """What the engine's inspector says of each layer."""
+def _layers(trt: Any, log: Any, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the engine's inspector says of each layer, at the usual shapes: without them it has no types to say."""
     runtime = trt.Runtime(log)
-    made = runtime.deserialize_cuda_engine(engine.read_bytes())
-    told = made.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    made = runtime.deserialize_cuda_engine(Path(job["engine"]).read_bytes())
+    inspector, context = made.create_engine_inspector(), made.create_execution_context()
+    for name, shapes in job["shapes"].items():
+        context.set_input_shape(name, tuple(shapes["usual"]))
+    inspector.execution_context = context
+    told = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     layers: list[dict[str, Any]] = json.loads(told)["Layers"]
     return layers
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgetok.engine import card
 from edgetok.engine.build import build
+from edgetok.engine.events import Stopwatch
 from edgetok.engine.order import Builder, builder_version, order
 from edgetok.errors import BuildError, InputError, UsageError
+from edgetok.parts import Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +82,27 @@ class Session:
         """Run on what was uploaded; the outputs are copied back."""
         outputs: dict[str, np.ndarray] = self._runner.infer(uploaded, check_inputs=False)
         return {name: array.copy() for name, array in outputs.items()}  # the runner writes into the same again
+
+    def steps(self, feeds: dict[str, np.ndarray]) -> tuple[Step, ...]:
+        """One run in steps: what the card computes by events of its own clock, all else by the host's."""
+        import numpy as np
+
+        held, given = self.upload(feeds), {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        left = self._runner.infer(held, check_inputs=False, copy_outputs_to_host=False)  # sets shapes and addresses
+        runner, watch = self._runner, Stopwatch(self._runner.stream.ptr)
+
+        def launch() -> None:
+            watch.start()
+            if not runner.context.execute_async_v3(runner.stream.ptr):
+                raise InputError(f"{self.builder} stopped on these inputs: its messages above say why")
+            watch.stop()
+
+        return (
+            Step("copy in", "copy", lambda: [held[name].copy_from(array) for name, array in given.items()]),
+            Step("launch", "host", launch),
+            Step("compute", "device", watch.milliseconds),
+            Step("copy out", "copy", lambda: [view.numpy() for view in left.values()]),
+        )
 
 
 def _runner(engine: Path, builder: Builder) -> Any:

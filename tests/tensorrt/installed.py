@@ -24,9 +24,9 @@ def package(*pinned: str) -> Path:
 
 def bindings(version: str) -> dict[str, str]:
     """The environment in which a version's Python bindings can be imported, on stubs of NVIDIA's libraries."""
-    cuda = "cu12" if version.startswith("10.9") else "cu13"
+    cuda = "cu12" if version.startswith(("10.3", "10.9")) else "cu13"
     folders = [package(f"tensorrt_{cuda}_bindings=={version}")]
-    if version.startswith(("10.9", "10.13")):  # made for numpy 1
+    if version.startswith(("10.3", "10.9", "10.13")):  # made for numpy 1
         folders.append(package("numpy==1.26.4"))
     major = version.partition(".")[0]
 
