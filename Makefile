@@ -34,11 +34,12 @@ more: .venv-test/ready
 lint: .venv-test/ready
 	$(TEST)/ruff check
 
-# mypy does not follow the mapping of exporters/ to edgetok.exporters: it reads an installed copy.
+# mypy does not follow the mapping of exporters/ to edgetok.exporters: it reads an installed copy, and what imports it beside it.
 types: .venv-test/ready
 	rm -rf .types
 	$(TEST)/python $(PIP) --quiet --no-deps --no-build-isolation --target .types .
-	cd .types && ../$(TEST)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p edgetok
+	ln -s ../benchmarks ../tests .types
+	cd .types && ../$(TEST)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p edgetok -p benchmarks
 
 wheel: .venv-test/ready
 	$(TEST)/python -m pytest -m full

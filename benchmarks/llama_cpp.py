@@ -38,11 +38,17 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-FORMATS = {"q4-1:skip=head": ("a8", "a32"), "nvfp4:skip=head": ("a8", "a32"), "": ("a32",)}
+if TYPE_CHECKING:
+    from edgetok.lowering import Arithmetic
+    from edgetok.worker import Side, Worker
+
+FORMATS: dict[str, tuple[Arithmetic, ...]] = {
+    "q4-1:skip=head": ("a8", "a32"), "nvfp4:skip=head": ("a8", "a32"), "": ("a32",),
+}  # fmt: skip
 
 
 class LlamaCpp:
@@ -194,12 +200,12 @@ def last_only(path: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def sides(kept: Path, scratch: Path, length: int) -> dict[str, list[Any]]:
+def sides(kept: Path, scratch: Path, length: int) -> dict[str, list[Side]]:
     """Those of edgetok, for the logits of all positions and of the last."""
     from benchmarks.perplexity import windows
     from edgetok.api import side
 
-    found: dict[str, list[Any]] = {"all": [], "last": []}
+    found: dict[str, list[Side]] = {"all": [], "last": []}
     for spec, arithmetics in FORMATS.items():
         bundle = exported(kept, spec, length)
         ids = windows(bundle.path / "tokenizer.json", length, 1)
@@ -213,7 +219,9 @@ def sides(kept: Path, scratch: Path, length: int) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def workers(given: list[Any], files: list[Path], which: str, threads: int, python: str) -> Iterator[list[Any]]:
+def workers(
+    given: list[Side], files: list[Path], which: str, threads: int, python: str
+) -> Iterator[list[Worker | LlamaCpp]]:
     """One process a side, those of llama.cpp the last."""
     from edgetok.worker import Worker
 
@@ -221,21 +229,25 @@ def workers(given: list[Any], files: list[Path], which: str, threads: int, pytho
     with ExitStack() as stack:
         ours = [Worker(replace(each, threads=threads)) for each in given]
         theirs = [LlamaCpp(python, file, ids, threads, which == "all") for file in files]
-        yield [stack.enter_context(each) for each in (*ours, *theirs)]
+        yield [*map(stack.enter_context, ours), *map(stack.enter_context, theirs)]
 
 
-def agreement(running: list[Any]) -> Iterator[str]:
+def last_logits(worker: Worker | LlamaCpp) -> np.ndarray:
+    """(vocabulary,) of the last position."""
+    return worker.logits() if isinstance(worker, LlamaCpp) else worker.run(worker.side.feeds)["logits"][0, -1]
+
+
+def agreement(running: list[Worker | LlamaCpp]) -> Iterator[str]:
     """Of each side's logits at the last position: how far they are from llama.cpp's."""
-    wanted = running[-1].logits()
+    wanted = last_logits(running[-1])
     for worker in running[:-1]:
-        theirs = isinstance(worker, LlamaCpp)
-        got = worker.logits() if theirs else worker.run(worker.side.feeds)["logits"][0, -1]
+        got = last_logits(worker)
         cosine = got @ wanted / (np.linalg.norm(got) * np.linalg.norm(wanted))
         same = "equal" if got.argmax() == wanted.argmax() else "another"
         yield f"| {worker.side.label} | {cosine:.5f} | {same} | {np.abs(got - wanted).max():.2f} |"
 
 
-def speed(running: list[Any], rounds: int) -> Iterator[str]:
+def speed(running: list[Worker | LlamaCpp], rounds: int) -> Iterator[str]:
     """Of each side: milliseconds by the clock, of the processor, and how many times as fast as llama.cpp."""
     from edgetok.comparison import compare
 

@@ -10,6 +10,8 @@ sensors and the process's memory ten times a second, as `edgetok profile` does w
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,6 +36,18 @@ def layers(path: Path, width: int = 1024, count: int = 2) -> None:
     ir.save(ir.Model(graph, ir_version=g.IR_VERSION), path)
 
 
+def processor_time(seconds: float) -> float:
+    """The share of one core that the recorder takes while nothing else runs in this process."""
+    from edgetok import sensors
+    from edgetok.recorder import Recorder
+
+    with sensors.opened() as found, Recorder(found) as recorder:
+        recorder.watch(os.getpid())
+        start = time.process_time()
+        time.sleep(seconds)
+        return (time.process_time() - start) / seconds
+
+
 def main() -> None:
     """Print both medians and their ratio."""
     from edgetok import api, sensors
@@ -53,6 +67,7 @@ def main() -> None:
             api.export(str(Path(folder) / "layers.onnx"), out=bundle)
         opened = open_bundle(bundle)
         pairs = []
+        spent = processor_time(seconds=10)
         with Worker(api.side(opened, opened.samples("inputs"))) as worker, sensors.opened() as found:
             worker.sample(20)
 
@@ -70,7 +85,10 @@ def main() -> None:
                 pairs.append((other, one) if turn % 2 else (one, other))  # (recorded, bare)
     print(f"sensors: {', '.join(sensor.name for sensor in found) or 'none but memory'}")
     print(f"alone {median(b for _, b in pairs):.2f} ms, recorded {median(r for r, _ in pairs):.2f} ms")
-    print(f"recorded takes {ratio(pairs)} times as long, {len(pairs)} rounds of 25 runs")
+    longer = ratio(pairs)
+    told = f"{longer.value:.4f} times as long, 95 % interval {longer.low:.4f} to {longer.high:.4f}"
+    print(f"recorded takes {told}, {len(pairs)} rounds of 25 runs")
+    print(f"the recorder takes {spent:.3%} of one core")
 
 
 if __name__ == "__main__":

@@ -146,8 +146,8 @@ def subjects(folder: Path, photographs_too: Path | None) -> Iterator[tuple[Subje
     judge = [str(Path(feed[0]).parent / name) for name in JUDGES]
     if photographs_too:
         judge += sorted(map(str, photographs_too.glob("*.jpg")))
-    feeds = [load_inputs(pictures, vision.inputs, folder) for pictures in (feed, judge)]
-    yield _subject("dinov2-style-s14", vision, *feeds), "SQNR, dB | median | worst | CLS | patches"
+    halves = [load_inputs(pictures, vision.inputs, folder) for pictures in (feed, judge)]
+    yield _subject("dinov2-style-s14", vision, *halves), "SQNR, dB | median | worst | CLS | patches"
     text = capture("zoo:minilm", CaptureOptions(length=64))
     carried = next(iter(text.files.values())).parent
     text.model.graph.outputs[:] = [each for each in text.model.graph.outputs if each.name == "sentence_embedding"]

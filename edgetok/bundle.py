@@ -86,6 +86,19 @@ class Bundle:
             raise BundleError(f"{self.path} {what}: there is nothing that turns ids into a signal")
         return self.path / DECODER
 
+    def load(self, files: Sequence[str]) -> dict[str, np.ndarray]:
+        """Make a batch of inputs out of files, one sample each; a tokenizer's signal is as many as it has pieces.
+
+        Raises:
+            InputError: a file that is not what the bundle takes.
+        """
+        from edgetok.inputs import load_inputs, load_signals
+
+        tokenizer = self.manifest.tokenizer
+        if tokenizer is None:
+            return load_inputs(files, self.manifest.inputs, self.path)
+        return load_signals(files, tokenizer.signal, self.manifest.inputs)
+
     def samples(self, kind: str) -> dict[str, np.ndarray]:
         """Read one set of sample arrays.
 

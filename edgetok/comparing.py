@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 from edgetok import sensors, states
+from edgetok.checks import alike_check, governor_check, load_check, timing_checks
 from edgetok.comparison import compare
 from edgetok.comparison_report import UNLIKE, Compared, ComparisonReport
 from edgetok.errors import UsageError
 from edgetok.limits import NONE, Limits
 from edgetok.manifest import Fidelity
-from edgetok.profiling import Alone, Effort, alike_check, governor_check, load_check, measure, rest, timing_checks
+from edgetok.profiling import Alone, Effort, measure, rest
 from edgetok.recorder import Recorder
 from edgetok.report import Check, Latency, ProfileReport
 from edgetok.statistics import Quantile
@@ -77,7 +78,10 @@ def compare_models(
             workers.append(stack.enter_context(Worker(side)))
             alone.append(measure(workers[-1], recorder, idle, effort, progress))
         compared = compare(workers, rounds=rounds, max_seconds=effort.max_seconds, progress=progress)
-    latencies = [Latency.of(each.timing, side.batch) for side, each in zip(sides, alone, strict=True)]
+    latencies = [
+        Latency.of(each.timing, side.batch, on_card=worker.on_card)
+        for side, worker, each in zip(sides, workers, alone, strict=True)
+    ]
     checks += [
         alike_check(latency, latencies[-1], found) for latency, found in zip(latencies[:-1], compared, strict=True)
     ]
@@ -129,8 +133,7 @@ def compare_profiles(
     apart = "in runs of their own: how far the machine differs from run to run is in no interval; compare the bundles"
     checks.append(Check(name="measured apart", verdict="warn", detail=apart))
     for label, each in reports.items():
-        checks += [Check(name=f"{label}: {check.name}", verdict=check.verdict, detail=check.detail)
-                   for check in each.checks if check.verdict == "warn"]  # fmt: skip
+        checks += _doubts(label, each)
     *_, last = reports.values()
     base = last.model.latency.median
     rows = []
@@ -163,6 +166,16 @@ def _quotient(base: Quantile, own: Quantile) -> Quantile:
     low = base.low / own.high if base.low is not None and own.high is not None else None
     high = base.high / own.low if base.high is not None and own.low is not None else None
     return Quantile(0.5, base.value / own.value, low, high, is_max=False)
+
+
+def _doubts(label: str, report: ProfileReport) -> list[Check]:
+    """What is said against a saved profile, but for what is said of the model that it was set against there."""
+    of_other = None if report.against is None else f", {report.against.label}"
+    return [
+        Check(name=f"{label}: {check.name}", verdict=check.verdict, detail=check.detail)
+        for check in report.checks
+        if check.verdict == "warn" and not (of_other and check.name.endswith(of_other))
+    ]
 
 
 def _shared(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

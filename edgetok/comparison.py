@@ -25,7 +25,6 @@ class Comparison:
     against: str
     speedup: Quantile  # how many times `label` runs while `against` runs once
     rounds: tuple[tuple[float, float], ...]  # milliseconds of `label` and `against`, the median of each turn
-    runs_per_turn: tuple[int, int]
 
     @property
     def verdict(self) -> str:
@@ -72,7 +71,6 @@ def compare(
             against=last,
             speedup=ratio(list(zip(turns[-1], turns[side], strict=True))),
             rounds=tuple(zip(turns[side], turns[-1], strict=True)),
-            runs_per_turn=(runs[side], runs[-1]),
         )
         for side, worker in enumerate(workers[:-1])
     ]

@@ -12,7 +12,7 @@ from edgetok.limits import Judged, Limits, judge
 from edgetok.manifest import Fidelity
 from edgetok.pareto import Point, front
 from edgetok.report import SCOPE, Check, Latency, Memory
-from edgetok.statistics import Quantile, ratio
+from edgetok.statistics import Quantile, beyond, ratio, ties
 
 UNLIKE = "unlike states"  # the name of checks that are told on top
 NO_LIMIT = "no limit was given: with --min-cosine or --max-p99 the fastest that keeps them is chosen"
@@ -159,8 +159,7 @@ def _choose(rows: Sequence[Compared], rounds: Sequence[Sequence[float]]) -> tupl
     first, *others = keeping
     chosen = rows[first]
     why = f"{chosen.label}: {chosen.milliseconds:.4g} ms, the fastest of {len(keeping)} that keep {demanded}"
-    if ties := [rows[i].label for i in others if not _is_slower(rows, i, first, rounds)]:
-        why += f"; {', '.join(ties)} {'is' if len(ties) == 1 else 'are'} not shown to be slower"
+    why += ties([rows[i].label for i in others if not _is_slower(rows, i, first, rounds)])
     if open_ := [row.label for row in rows[:first] if all(limit.verdict != "fail" for limit in row.limits)]:
         why += f"; {', '.join(open_)}: faster, but not shown to keep them"
     return chosen.label, why
@@ -169,10 +168,8 @@ def _choose(rows: Sequence[Compared], rounds: Sequence[Sequence[float]]) -> tupl
 def _is_slower(rows: Sequence[Compared], one: int, other: int, rounds: Sequence[Sequence[float]]) -> bool:
     """Whether a row is slower than another beyond the interval: by the rounds, or by intervals that do not meet."""
     if rounds:
-        low = ratio([(each[one], each[other]) for each in rounds]).low
-        return low is not None and low > 1
-    high, low = rows[other].high, rows[one].low
-    return high is not None and low is not None and low > high
+        return beyond(ratio([(each[one], each[other]) for each in rounds]).low, 1)
+    return beyond(rows[one].low, rows[other].high)
 
 
 def _shortcomings(row: Compared) -> str:

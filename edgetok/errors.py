@@ -12,7 +12,7 @@
     ├── InputError                  inputs that do not fit the model
     ├── OutputError                 an output folder that exists, a full disk
     ├── DeviceError                 a device that is not this machine
-    ├── RemoteError                 a device over SSH that cannot be reached, or where something failed
+    ├── RemoteError                 a device over SSH or a cluster that cannot be reached, or where something failed
     └── MissingPackage              an optional package is absent: what to install
 
 A message says what was wrong, the value got, what is accepted and what to do.
@@ -105,7 +105,7 @@ class DeviceError(EdgetokError):
 
 
 class RemoteError(EdgetokError):
-    """A device over SSH that cannot be reached, cannot be installed on, or where a run failed."""
+    """A device over SSH or a cluster that cannot be reached, cannot be installed on, or where a run failed."""
 
 
 class MissingPackage(EdgetokError):
@@ -119,3 +119,11 @@ class MissingPackage(EdgetokError):
     def __init__(self, package: str, purpose: str):
         self.package = package
         super().__init__(f"{purpose} needs {package!r}: pip install '{package}'")
+
+
+def revived(kind: str, message: str) -> EdgetokError:
+    """An error of another process under its own class, whose constructor may want other arguments."""
+    cls: type[EdgetokError] = globals()[kind]
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    return error

@@ -105,6 +105,7 @@ class Bench:
 
     def __init__(self, task: Task, *, rounds: int = 9, seconds: float = 1.5):
         self.task, self.rounds, self.seconds = task, rounds, seconds
+        self._candidate: Worker | None = None
 
     def __enter__(self) -> Bench:
         from edgetok.files import sha256_of
@@ -124,6 +125,12 @@ class Bench:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    def stop(self) -> None:
+        """End what is being measured, from another thread: `evaluate` raises an EdgetokError there."""
+        for worker in (self._candidate, self._unreduced):
+            if worker is not None:
+                worker.kill()
 
     def identity(self) -> dict[str, str]:
         """What the figures belong to: the model, the samples, the runtime, the processor and how it is timed."""
@@ -151,6 +158,7 @@ class Bench:
 
         task, done = self.task, self.task.build(parse(reduce))
         with TemporaryDirectory(prefix="edgetok-") as folder, Worker(self._side(reduce, done, Path(folder))) as worker:
+            self._candidate = worker
             fidelity = self._fidelity(worker, apart=done.dynamic)
             (found,) = compare([worker, self._unreduced], rounds=self.rounds, max_seconds=self.seconds)
         gone = {step.block: step.tokens_in - step.tokens_out for step in done.schedule if step.block is not None}

@@ -89,6 +89,8 @@ def macs(node: ir.Node) -> int:
             return prod(_dims(node.outputs[0])) * inner
         case "LutMatMul":
             return prod(_dims(node.outputs[0])) * node.attributes["inner"].as_int()
+        case "NearestCode":
+            return prod(_dims(node.outputs[0])) * prod(_dims(node.inputs[1]))
         case "Conv":
             return prod(_dims(node.outputs[0])) * prod(_dims(node.inputs[1])[1:])
         case "ConvTranspose":

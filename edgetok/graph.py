@@ -190,10 +190,10 @@ def is_data_free(value: ir.Value) -> bool:
 
 
 def evaluate(graph: ir.Graph, values: Sequence[ir.Value], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run the part of the graph that the values need, by ONNX's own reference implementation."""
+    """Run the part of the graph that the values need, by ONNX's own reference implementation; feeds by input."""
     from onnx.reference import ReferenceEvaluator
 
-    part = ir.convenience.extract(graph, list(graph.inputs), list(values))
+    part = ir.convenience.extract(graph, [value for value in graph.inputs if value.name in feeds], list(values))
     model = ir.Model(part, ir_version=IR_VERSION)
     evaluator = ReferenceEvaluator(ir.to_proto(model))
     needed = [value.name or "" for value in part.inputs]

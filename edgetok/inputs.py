@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgetok.model import TensorSpec
+    from edgetok.tokenizer.signal import Signal
 
 SUFFIXES = {
     "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
@@ -42,6 +43,31 @@ def load_inputs(files: Sequence[str], specs: "Sequence[TensorSpec]", folder: Pat
             if spec.preprocess is None or spec.preprocess.medium not in by_kind:
                 raise InputError(f"nothing was given for input {spec.name!r}: {_accepted([spec])}")
             inputs[spec.name] = spec.preprocess.load(by_kind[spec.preprocess.medium], folder).astype(dtype(spec.dtype))
+    check_inputs(inputs, specs)
+    return inputs
+
+
+def load_signals(files: Sequence[str], signal: "Signal", specs: "Sequence[TensorSpec]") -> "dict[str, np.ndarray]":
+    """Make a batch out of the signals of a discrete tokenizer: the pieces of each file, one after the other.
+
+    Args:
+        files: pictures, recordings or videos, or .npz files with arrays under the inputs' names.
+        signal: how the tokenizer reads them.
+        specs: the graph's inputs.
+
+    Raises:
+        InputError: they cannot be read, or their sizes differ where the graph takes any.
+    """
+    import numpy as np
+
+    if all(file.lower().endswith(SUFFIXES["arrays"]) for file in files):
+        return load_inputs(files, specs, Path())
+    pieces = {file: signal.cut(signal.read(file).array) for file in files}
+    shapes = {file: cut[0].shape[1:] for file, cut in pieces.items()}
+    if len(set(shapes.values())) > 1:
+        sizes = ", ".join(f"{file} {_shape(shape)}" for file, shape in shapes.items())
+        raise InputError(f"signals of unlike sizes make no batch: {sizes}; give them one at a time")
+    inputs = {specs[0].name: np.concatenate([piece for cut in pieces.values() for piece in cut])}
     check_inputs(inputs, specs)
     return inputs
 
@@ -103,7 +129,7 @@ def dtype(name: str) -> "np.dtype[Any]":
 
 
 def _kind(file: str, specs: "Sequence[TensorSpec]") -> str:
-    """What a file is: by its name, or by what the model eats."""
+    """What a file is: by its name, or by what the model takes."""
     eats = sorted({spec.preprocess.medium for spec in specs if spec.preprocess})
     suffix = os.path.splitext(file)[1].lower()
     kind = next((kind for kind, suffixes in SUFFIXES.items() if suffix in suffixes), None)
@@ -118,7 +144,7 @@ def _kind(file: str, specs: "Sequence[TensorSpec]") -> str:
         return kind
     if kind is None and len(eats) == 1:
         return eats[0]
-    raise InputError(f"{file} is not what the model eats: {_accepted(specs)}")
+    raise InputError(f"{file} is not what the model takes: {_accepted(specs)}")
 
 
 def _accepted(specs: "Sequence[TensorSpec]") -> str:

@@ -57,12 +57,23 @@ class Machine:
         """Whether that profile describes this machine."""
         asked = device.recognise
         return (
-            self.arch == asked.arch
+            not asked.unread
+            and self.arch == asked.arch
             and (not asked.cpu_parts or bool(self.cpu_parts & set(asked.cpu_parts)))
             and (not asked.compatible or bool(set(self.compatible) & set(asked.compatible)))
             and (not asked.l4t or any(_within(self.l4t, release) for release in asked.l4t))
             and (not asked.gpus or bool(set(self.gpus) & set(asked.gpus)))
         )
+
+    def closeness(self, device: Device) -> tuple[int, int]:
+        """How closely a profile that fits describes this machine, to be compared.
+
+        A board and its module are listed in this order among a machine's compatible strings. Otherwise a profile that
+        asks for more is closer: a board's than its processor's, that than any processor's.
+        """
+        asked = device.recognise
+        ranks = [len(self.compatible) - at for at, each in enumerate(self.compatible) if each in asked.compatible]
+        return max(ranks, default=0), len(asked.model_dump(exclude_defaults=True))
 
     def __str__(self) -> str:
         gpu = ", ".join(self.gpus) or None
@@ -103,17 +114,12 @@ def resolve(
         if not found:
             kind = "CPU profile" if name == "cpu" else "profile"
             raise DeviceError(f"no {kind} describes this machine: {told}; add a file to devices/")
-        return max(found, key=_closeness)
+        return max(found, key=machine.closeness)
     if name not in known:
         raise UnknownName("device", name, ["auto", "cpu", *known])
     if name not in names:
         raise DeviceError(f"{name!r} is not this machine: {told}; run it there, or choose one that matches")
     return known[name]
-
-
-def _closeness(device: Device) -> int:
-    """How much of a machine a profile asks for: a board's more than its processor's, that more than any processor's."""
-    return len(device.recognise.model_dump(exclude_defaults=True))
 
 
 def _in_driver(root: Path) -> tuple[str, ...]:

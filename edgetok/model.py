@@ -65,6 +65,8 @@ class Captured:
         tokenizer: what is known of it, where this is the encoder of a discrete tokenizer.
         decoder: of a discrete tokenizer: from ids to the signal.
         streams: of a causal codec: its encoder and decoder for one chunk, where they were asked for.
+        check_near_ties: (feeds, ids) -> a ParityError where an id is neither the best in fp64 nor a near-tie with it.
+            None where the original cannot be asked: it is no PyTorch module of a known family.
     """
 
     model: ir.Model
@@ -77,3 +79,4 @@ class Captured:
     tokenizer: Description | None = None
     decoder: Captured | None = None
     streams: tuple[Captured, Captured] | None = None
+    check_near_ties: Callable[[dict[str, np.ndarray], np.ndarray], None] | None = None

@@ -15,8 +15,8 @@ from typing import Literal
 LIBRARY = "libedgetok.so"
 # In place of functions of the same name
 IN_PLACE = {
-    "AgglomerativeClusters", "BipartiteMatch", "BlockSparseAttention", "MergeTokens", "NearestCode", "SumTokens",
-    "TokenSparseAttention",
+    "AgglomerativeClusters", "BipartiteMatch", "BlockSparseAttention", "MergeTokens", "NearestCode", "Snake",
+    "SumTokens", "TokenSparseAttention",
 }  # fmt: skip
 AGAIN = "with g++ on PATH: pip install --force-reinstall --no-deps edgetok, or -e . in a checkout"
 

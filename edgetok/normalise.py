@@ -7,24 +7,34 @@ import onnx_ir as ir
 from edgetok import graph as g
 from edgetok.quiet import quiet
 from edgetok.rewrite.attention import fuse_attention
+from edgetok.rewrite.causal import spell_causality
 from edgetok.rewrite.gelu import fuse_gelu
+from edgetok.rewrite.group_norm import spell_group_norm
 from edgetok.rewrite.layer_norm import fuse_layer_norm
+from edgetok.rewrite.nearest_code import fuse_nearest_code
+from edgetok.rewrite.rotary import spread_rotary_tables
+from edgetok.rewrite.snake import fuse_snake
 from edgetok.rewrite.softmax import unflatten_softmax
 from edgetok.rewrite.split import cut_by_slices
 
 
 def normalise(model: ir.Model) -> None:
-    """Bring a graph into edgetok's spelling, in place: one node per attention, norm and GELU, axis 0 "batch"."""
+    """Bring a graph into edgetok's spelling, in place: one node for attention, norms, activations, searches."""
     from onnx_ir.passes import common
 
     with quiet():
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         _name_batch(model.graph)
         fuse_layer_norm(model)
+        spell_group_norm(model)
         fuse_gelu(model)
+        fuse_snake(model)
         unflatten_softmax(model)
         fuse_attention(model)
+        spell_causality(model.graph)
+        fuse_nearest_code(model)
         cut_by_slices(model)
+        spread_rotary_tables(model.graph)
         _drop_idle_masks(model.graph)
         _let_reshapes_copy(model.graph)
         common.IdentityEliminationPass()(model)

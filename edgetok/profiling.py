@@ -1,29 +1,28 @@
 """Profile a model: latency, memory and layers, alone or against the original."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgetok import pace, sensors
+from edgetok import sensors
+from edgetok.checks import alike_check, governor_check, layer_checks, load_check, parts_checks, timing_checks
 from edgetok.comparison import Comparison, compare
 from edgetok.conditions import Conditions, Energy, conditions, energy, memory_line
 from edgetok.layers import LayerTable, ProfiledRun, layer_table, operator_table
 from edgetok.limits import NONE, Limits, judge
 from edgetok.manifest import Fidelity
+from edgetok.parts import Part
 from edgetok.recorder import Moment, Recorder
-from edgetok.report import Check, Latency, Measured, Memory, ProfileReport, Verdict
+from edgetok.report import Latency, Measured, Memory, ProfileReport
 from edgetok.statistics import runs_needed
 from edgetok.timing import Progress, Timing
 from edgetok.trace import chrome_trace
 from edgetok.worker import Side, Worker
 
-DRIFT, PROFILER_COST, UNEXPLAINED, LOAD, UNLIKE = 0.05, 0.1, 0.05, 0.25, 0.1  # beyond these the report warns
-LAYER_TURNS = 4
+LAYER_TURNS, MOST_RUNS = 4, 50
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Effort:
         max_seconds: the most time of a latency measurement, and of the comparison.
         warm_up_seconds: the most time until the runs are steady.
         rounds: how many turns each side of a comparison takes.
-        layer_seconds: how long each side runs with the profiler on.
+        layer_seconds: how long each side runs with the profiler on, and about how long taken apart.
         idle_seconds: how long the machine's power is read before anything is loaded, where it can be read.
     """
 
@@ -101,6 +100,7 @@ def profile_model(
             alone.append(measure(worker, recorder, idle, effort, progress))
         timings = [each.timing for each in alone]
         comparison = _compare(workers, effort, progress) if against else None
+        parts = [_parts(worker, timing, effort) for worker, timing in zip(workers, timings, strict=True)]
         runs = _profile(workers, timings, effort, progress)
     tables = _tables(sides, runs)
     measured = [
@@ -108,14 +108,15 @@ def profile_model(
             label=side.label,
             model_id=ids[side.label],
             runtime=worker.description,
-            latency=Latency.of(each.timing, side.batch),
+            latency=Latency.of(each.timing, side.batch, on_card=worker.on_card),
             memory=each.memory,
             energy=each.energy,
             conditions=each.conditions,
+            parts=apart,
             layers=table,
-            operators=operator_table(run),
+            operators=operator_table(run) if run else (),
         )
-        for side, worker, each, table, run in zip(sides, workers, alone, tables, runs, strict=True)
+        for side, worker, each, apart, table, run in zip(sides, workers, alone, parts, tables, runs, strict=True)
     ]
     report = ProfileReport(
         command=command,
@@ -136,12 +137,13 @@ def profile_model(
                 for each in measured
                 for check in (
                     *timing_checks(each.label, each.latency, each.conditions.throttles, effort),
-                    *_layer_checks(each),
+                    *parts_checks(each.label, each.latency, each.parts),
+                    *(layer_checks(each.label, each.latency, each.layers) if each.layers else ()),
                 )
             ),
         ),
     )
-    return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True)}))
+    return Profile(report, chrome_trace({side.label: run for side, run in zip(sides, runs, strict=True) if run}))
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,11 @@ def _compare(workers: Sequence[Worker], effort: Effort, progress: Progress | Non
     return compare(workers, rounds=effort.rounds, max_seconds=effort.max_seconds, progress=progress)[0]
 
 
+def _parts(worker: Worker, timing: Timing, effort: Effort) -> tuple[Part, ...]:
+    count = effort.layer_seconds * 1e3 / median(timing.milliseconds)
+    return worker.parts(warm_up=3, runs=int(min(MOST_RUNS, max(runs_needed(0.5), count))))
+
+
 def _profile(
     workers: Sequence[Worker], timings: Sequence[Timing], effort: Effort, progress: Progress | None
 ) -> list[list[ProfiledRun]]:
@@ -200,82 +207,16 @@ def _profile(
     for turn in range(turns):
         for side, (worker, timing) in enumerate(zip(workers, timings, strict=True)):
             count = effort.layer_seconds * 1e3 / turns / median(timing.milliseconds)
-            runs[side] += worker.profile(warm_up=3, runs=int(min(50, max(4, count))))
+            runs[side] += worker.profile(warm_up=3, runs=int(min(MOST_RUNS, max(4, count))))
         if progress:
             progress("profiling layers", (turn + 1) / turns)
     return runs
 
 
-def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> list[LayerTable]:
+def _tables(sides: Sequence[Side], runs: Sequence[Sequence[ProfiledRun]]) -> list[LayerTable | None]:
+    if not all(runs):  # both sides are on one runtime, which does not time single nodes
+        return [None] * len(sides)
     *_, last = tables = [layer_table(run, tokens=side.tokens) for side, run in zip(sides, runs, strict=True)]
     if len(sides) == 2:
         tables[0] = layer_table(runs[0], tokens=sides[0].tokens, unreduced=last)
     return [replace(table, mean_tokens=side.mean_tokens) for side, table in zip(sides, tables, strict=True)]
-
-
-def load_check() -> Check:
-    """Whether others use the machine; to be asked before anything is run."""
-    import psutil
-
-    cores, load = os.cpu_count() or 1, psutil.getloadavg()[0]
-    verdict: Verdict = "pass" if load <= LOAD * cores else "warn"
-    return Check(name="idle machine", verdict=verdict, detail=f"load average {load:.2f} on {cores} cores at the start")
-
-
-def governor_check(cpus: Path = Path("/sys/devices/system/cpu")) -> Check:
-    """Whether the system holds the CPU's clock where it is."""
-    governors = {file.read_text().strip() for file in cpus.glob("cpu*/cpufreq/scaling_governor")}
-    if not governors:
-        return Check(name="clock", verdict="unknown", detail="the system does not say how it sets the CPU's clock")
-    verdict: Verdict = "pass" if governors == {"performance"} else "warn"
-    return Check(name="clock", verdict=verdict, detail=f"CPU governor: {', '.join(sorted(governors))}")
-
-
-def alike_check(ours: Latency, theirs: Latency, comparison: Comparison) -> Check:
-    """Whether the machine was alike when each side was measured alone: the medians' ratio is then that of the turns."""
-    alone = theirs.median.value / ours.median.value
-    apart = abs(alone / comparison.speedup.value - 1)
-    told = f"{alone:.2f}x by their latencies alone, {comparison.speedup.value:.2f}x in turns"
-    name = f"like states, {comparison.label} and {comparison.against}"
-    if apart > UNLIKE:
-        return Check(name=name, verdict="warn", detail=f"{told}: trust the turns")
-    return Check(name=name, verdict="pass", detail=told)
-
-
-def timing_checks(label: str, latency: Latency, throttles: Mapping[str, int], effort: Effort) -> list[Check]:
-    """Whether a side's runs may be trusted: nothing slowed the machine, they were steady, enough, and of one pace.
-
-    Args:
-        label: of the side.
-        latency: every run of it.
-        throttles: how often the hardware slowed itself down meanwhile, by reason; empty where it does not say.
-        effort: what was asked of the measurement.
-    """
-    needed, percentile = max(effort.least, runs_needed(effort.percentile)), f"p{effort.percentile * 100:g}"
-    slowed = ", ".join(f"{reason} ({count})" for reason, count in throttles.items() if count)
-    warm, uneven = latency.warm_up, pace.in_words(latency.milliseconds)
-    return [
-        *([_check("throttling", label, not slowed, slowed or "none counted")] if throttles else []),
-        _check("warm-up", label, warm.steady, f"{'steady' if warm.steady else 'not steady'} after {warm.runs} runs"),
-        _check(
-            "drift", label, abs(latency.drift) <= DRIFT,
-            f"second half of the runs {latency.drift:+.1%} against the first",
-        ),
-        _check("pace", label, uneven is None, uneven or "no slow spell, no two speeds"),
-        _check("runs", label, latency.runs >= needed, f"{latency.runs} made, {percentile} needs {needed}"),
-    ]  # fmt: skip
-
-
-def _layer_checks(measured: Measured) -> list[Check]:
-    layers = measured.layers
-    slower, unexplained = layers.whole / measured.latency.median.value - 1, layers.between_nodes / layers.whole
-    return [
-        _check("profiler", measured.label, abs(slower) <= PROFILER_COST, f"a run takes {slower:+.1%} with it on"),
-        _check(
-            "layers", measured.label, abs(unexplained) <= UNEXPLAINED, f"{unexplained:.1%} of a run lies between nodes"
-        ),
-    ]
-
-
-def _check(name: str, label: str, passed: bool, detail: str) -> Check:
-    return Check(name=f"{name}, {label}", verdict="pass" if passed else "warn", detail=detail)

@@ -3,13 +3,14 @@
 from math import log2
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edgetok import parts
 from edgetok.comparison import Comparison
 from edgetok.conditions import Energy
 from edgetok.layers import LayerTable
-from edgetok.limits import Judged
 from edgetok.manifest import Fidelity
 from edgetok.report import Check, Measured, OnRuntime, ProfileReport, SparseLayer, TokenStatistics
 from edgetok.roofline import Roofline
@@ -20,8 +21,9 @@ MARKS = {"fail": "[bold red]fail[/]", "pass": "[green]pass[/]", "warn": "[yellow
 
 
 def render(report: ProfileReport, console: Console) -> None:
-    """Print the report: summary, comparison, layers, what to know before trusting it."""
+    """Print the report: verdict, summary, comparison, parts, layers, what to know before trusting it."""
     sides = [side for side in (report.model, report.against) if side]
+    console.print(_verdict(report) + "\n", width=WIDTH, highlight=False)
     if report.scenario:
         console.print(report.scenario, width=WIDTH, style="bold", markup=False, highlight=False)
     console.print(_summary(report.device, sides), width=WIDTH)
@@ -32,16 +34,30 @@ def render(report: ProfileReport, console: Console) -> None:
         console.print(_comparison(report.comparison), width=WIDTH)
     if report.roofline:
         console.print(in_words(report.roofline) + "\n", width=WIDTH, markup=False, highlight=False)
-    if report.limits:
-        console.print(_limits(report.limits), width=WIDTH)
     if report.tokenizer:
         console.print(_tokenizer(report.tokenizer), width=WIDTH)
     if report.runtimes:
         console.print(_runtimes(report.runtimes), width=WIDTH)
-    console.print(_layers(report.model), width=WIDTH)
+    console.print(_request(report.model) + "\n", width=WIDTH, markup=False, highlight=False)
+    if report.model.layers:
+        console.print(_layers(report.model.label, report.model.layers), width=WIDTH)
     if report.sparse:
         console.print(_sparse(report.sparse), width=WIDTH)
     console.print(_checks(report.checks), width=WIDTH)
+
+
+def _verdict(report: ProfileReport) -> str:
+    """Each limit in a line, and what casts doubt on all of it."""
+    lines = [
+        f"{MARKS[limit.verdict]} {escape(f'{limit.name}: {limit.found}; {limit.limit} demanded')}"
+        for limit in report.limits
+    ]
+    if report.fidelity and not any("cosine" in limit.name for limit in report.limits):
+        least = min(report.fidelity, key=lambda each: each.cosine)
+        lines.append(escape(f"cosine to the original at the export: {least.cosine:.4f}, of {least.output}"))
+    if report.doubts:
+        lines.append(f"in doubt: {', '.join(report.doubts)}; see the end")
+    return "\n".join([MARKS[report.verdict].replace(report.verdict, report.verdict.upper()), *lines])
 
 
 def _summary(device: str, sides: list[Measured]) -> Table:
@@ -54,6 +70,7 @@ def _summary(device: str, sides: list[Measured]) -> Table:
         "median, ms": [_quantile(side.latency.median) for side in sides],
         "p90, ms": [_quantile(side.latency.p90) for side in sides],
         "p99, ms": [_quantile(side.latency.p99) for side in sides],
+        "slowest, ms": [_number(max(side.latency.milliseconds)) for side in sides],
         "samples per second": [f"{side.latency.samples_per_second:.1f}" for side in sides],
         "peak memory, MB": [f"{side.memory.peak / 1e6:.0f}" for side in sides],
         "  before loading": [f"{side.memory.before_loading / 1e6:.0f}" for side in sides],
@@ -81,7 +98,7 @@ def _joules(energy: Energy) -> str:
 
 def in_words(roofline: Roofline) -> str:
     """The roofline as a sentence."""
-    counted = f"{roofline.work.operations / 1e9:.3g} GFLOP and {roofline.work.bytes / 1e6:.0f} MB a run"
+    counted = f"{roofline.work.operations / 1e9:.3g} GFLOP and {roofline.work.bytes / 1e6:.3g} MB a run"
     if roofline.roof is None:
         return f"Roofline: {counted}; the peak of this machine in {roofline.precision} is not known"
     assert roofline.milliseconds is not None and roofline.share is not None
@@ -103,21 +120,14 @@ def _comparison(comparison: Comparison) -> Text:
     )
 
 
-def _limits(limits: tuple[Judged, ...]) -> Table:
-    table = Table(title="Limits", title_justify="left")
-    for name in ("", "demanded", "found", ""):
-        table.add_column(name)
-    for limit in limits:
-        table.add_row(limit.name, limit.limit, Text(limit.found), MARKS[limit.verdict])
-    return table
-
-
 def _tokenizer(found: TokenStatistics) -> Group:
     """Both directions, the rate, and a line per codebook."""
-    decode = "no decoder" if found.decode is None else f"decode {_quantile(found.decode)} ms of {found.decode_batch}"
+    decode = "no decoder"
+    if found.decode is not None:
+        decode = f"decode {_quantile(found.decode)} ms a batch of {found.decode_batch}"
     lines = [
-        f"encode {_quantile(found.encode)} ms of {found.batch}, {decode}, samples at once",
-        f"{found.tokens} tokens a sample of {found.units:.4g} {found.unit}s, {found.rate:.4g} bits a {found.unit}",
+        f"encode {_quantile(found.encode)} ms a batch of {found.batch}, {decode}",
+        f"{found.tokens} tokens a sample of {found.units:.6g} {found.unit}s, {found.told_rate}",
     ]
     table = Table(title="Tokenizer", title_justify="left", caption_justify="left")
     table.caption = f"over {found.codebooks[0].ids} ids of the bundle's samples: no more codes and bits than these have"
@@ -152,7 +162,10 @@ def _least(fidelity: tuple[Fidelity, ...]) -> str:
 
 def _sparse(layers: tuple[SparseLayer, ...]) -> Table:
     table = Table(title="Sparse attention", title_justify="left", caption_justify="left")
-    table.caption = "faster than dense from: as many tokens, measured here at that density with block-topk's choosing"
+    table.caption = (
+        "faster than dense from: as many tokens, measured here up to 2048 on one thread, at that density, with the "
+        "technique's own choosing if that can be set to a density, else with block-topk's"
+    )
     for name in ("block", "", "tokens", "density", "kept mass", "faster than dense from"):
         table.add_column(name, justify="right" if name else "left")
     for each in layers:
@@ -162,10 +175,17 @@ def _sparse(layers: tuple[SparseLayer, ...]) -> Table:
     return table
 
 
-def _layers(measured: Measured) -> Group:
-    layers = measured.layers
+def _request(measured: Measured) -> str:
+    """The parts of a request, in milliseconds."""
+    told = ", ".join(f"{part.name} {_number(part.milliseconds.value)}" for part in measured.parts)
+    sums = ", ".join(f"{where} {_number(taken)}" for where, taken in parts.together(measured.parts).items())
+    lines = [f"A request, ms (medians): {told}; together {sums}."] if told else []
+    return " ".join([*lines, parts.in_words(measured.parts)])
+
+
+def _layers(label: str, layers: LayerTable) -> Group:
     compared = layers.blocks_saved is not None
-    table = Table(title=f"Where a run of {measured.label} goes", title_justify="left")
+    table = Table(title=f"Where a run of {label} goes", title_justify="left")
     for name in ("", "tokens", "ms", "share", "attention", "mlp", "reduce", *(["saved"] if compared else [])):
         table.add_column(name, justify="left" if not name else "right")
     for layer in layers.layers:

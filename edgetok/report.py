@@ -18,10 +18,11 @@ from edgetok.errors import InputError, OutputError
 from edgetok.layers import Layer, LayerTable, Operator
 from edgetok.limits import Judged
 from edgetok.manifest import Fidelity
+from edgetok.parts import Part
 from edgetok.roofline import Roofline
 from edgetok.statistics import Quantile
 from edgetok.timing import Timing, WarmUp
-from edgetok.tokenizer.usage import CodebookUse
+from edgetok.tokenizer.usage import CodebookUse, told_rate
 
 if TYPE_CHECKING:
     from edgetok.page.pictures import TokenPicture
@@ -30,6 +31,7 @@ Verdict = Literal["pass", "warn", "unknown"]
 REPORT = "report.json"
 MOST_BYTES = 64 << 20  # of a saved profile; a run takes nine bytes of it, a node of the trace none
 SCOPE = "host wall time of one run, from input arrays in memory to output arrays in memory; no preprocessing"
+SCOPE_ON_CARD = "host wall time of one run, from inputs on the card to output arrays in memory; no preprocessing"
 
 
 class _Record(BaseModel):
@@ -52,10 +54,11 @@ class Latency(_Record):
     milliseconds: tuple[float, ...]  # every run, in the order made
 
     @classmethod
-    def of(cls, timing: Timing, batch: int) -> "Latency":
-        """Summarise a measurement."""
+    def of(cls, timing: Timing, batch: int, *, on_card: bool = False) -> "Latency":
+        """Summarise a measurement; on a card the inputs were copied there before it."""
         times = timing.milliseconds
         return cls(
+            scope=SCOPE_ON_CARD if on_card else SCOPE,
             batch=batch,
             runs=len(times),
             fastest=min(times),
@@ -78,7 +81,12 @@ class Memory(_Record):
 
 
 class Measured(_Record):
-    """One model, measured. `bytes` are of its graphs and weights; None where that is not known."""
+    """One model, measured.
+
+    `parts` are those of a request in their order, empty where the runtime does not tell them apart; preparing the input
+    is the first where it was made from a file. `layers` is None, and `operators` empty, where the runtime does not time
+    single nodes. `bytes` are of its graphs and weights; None where that is not known.
+    """
 
     label: str
     model_id: str
@@ -87,7 +95,8 @@ class Measured(_Record):
     memory: Memory
     energy: Energy
     conditions: Conditions
-    layers: LayerTable
+    parts: tuple[Part, ...] = ()
+    layers: LayerTable | None
     operators: tuple[Operator, ...]
     bytes: int | None = None
 
@@ -124,6 +133,11 @@ class TokenStatistics(_Record):
     encode: Quantile
     decode: Quantile | None = None
     decode_batch: int | None = None
+
+    @property
+    def told_rate(self) -> str:
+        """For people."""
+        return told_rate(self.rate, self.unit)
 
 
 class SparseLayer(_Record):
@@ -175,6 +189,11 @@ class ProfileReport(_Record):
     checks: tuple[Check, ...]
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the checks warn of, of whichever model."""
+        return tuple(dict.fromkeys(each.name.partition(",")[0] for each in self.checks if each.verdict == "warn"))
+
+    @property
     def verdict(self) -> Literal["pass", "warn", "fail"]:
         """The worst of the limits; a pass under doubtful conditions is a warning."""
         verdicts = {limit.verdict for limit in self.limits}
@@ -190,7 +209,7 @@ def layers_csv(report: ProfileReport) -> str:
     writer = csv.DictWriter(text, ["model", *columns], lineterminator="\n")
     writer.writeheader()
     for measured in filter(None, (report.model, report.against)):
-        for layer in measured.layers.layers:
+        for layer in measured.layers.layers if measured.layers else ():
             writer.writerow({"model": measured.label, **asdict(layer)})
     return text.getvalue()
 

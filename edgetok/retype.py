@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgetok import graph as g
 
+SEARCH = "NearestCode"  # in fp32 whatever else is: the nearest of thousands of codes are no rounding of fp16 apart
 FLOAT, HALF, BFLOAT = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
@@ -39,6 +40,11 @@ def _to_half(graph: ir.Graph) -> None:
     for node in [node for node in graph if node.outputs[0] not in narrow]:
         floats = [value for value in node.inputs if value is not None and (value.dtype == FLOAT or value in narrow)]
         computed = [value for value in floats if not value.is_initializer()]
+        if node.op_type == SEARCH:
+            for place, value in enumerate(node.inputs):
+                if value in narrow:
+                    node.replace_input_with(place, _cast(graph, value, FLOAT, node))
+            continue
         if not floats or (computed and not any(value in half or value in narrow for value in computed)):
             continue  # integers, or what follows from them alone
         for place, value in enumerate(node.inputs):
@@ -66,7 +72,9 @@ def _store_bfloat(graph: ir.Graph) -> None:
     """bf16 weights, each widened once in front of the graph."""
     first = graph[0]
     for weight in [value for value in graph.initializers.values() if value.dtype == FLOAT]:
-        users = g.consumers(weight)
+        users = [(node, place) for node, place in g.consumers(weight) if node.op_type != SEARCH]
+        if not users:
+            continue
         wide = _cast(graph, _narrow(graph, weight, BFLOAT), FLOAT, first)
         for node, place in users:
             node.replace_input_with(place, wide)

@@ -144,5 +144,6 @@ def _processor(device: Device, machine: Machine, precision: Precision, root: Pat
     cores = cores_available(root)
     return Roof(
         cores * mhz * 1e6 * per_clock, device.mode().bandwidth_gbs * 1e9 if device.modes else None,
-        f"{cores} cores x {mhz:.0f} MHz x {per_clock} a clock ({fitting[-1].source}); two that share a core reach half",
+        f"{cores} cores x {mhz:.0f} MHz x {per_clock} a clock ({fitting[-1].source}); two that share a core "
+        "reach half, a clock above the one that the system tells reaches more",
     )  # fmt: skip

@@ -27,7 +27,7 @@ def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def from_bytes(data: bytes) -> dict[str, np.ndarray]:
-    """Read arrays; they are views of `data`.
+    """Read arrays, in the order of their names; they are views of `data`.
 
     Raises:
         BundleError: the bytes are no safetensors file, or of a type that has no numpy equivalent.
@@ -41,7 +41,7 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray]:
         entries = deserialize(data)
     except SafetensorError as error:
         raise BundleError(f"not a safetensors file: {error}") from None
-    for name, entry in entries:
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):  # safetensors gives them in a random order
         if entry["dtype"] not in _DTYPES:
             raise BundleError(f"array {name!r} has the type {entry['dtype']}; accepted: {', '.join(_DTYPES)}")
         arrays[name] = np.frombuffer(entry["data"], np.dtype(_DTYPES[entry["dtype"]])).reshape(entry["shape"])

@@ -43,20 +43,20 @@ def differences(reports: Mapping[str, ProfileReport]) -> tuple[Difference, ...]:
         reports: by label.
     """
     runs = {label: each.model for label, each in reports.items()}
-    packages = {label: each.environment.get("packages") or {} for label, each in reports.items()}
+    environments = {label: each.environment for label, each in reports.items()}
+    packages = _packages(environments)
     others = dict.fromkeys(name for each in packages.values() for name in each if name != "edgetok")
 
     def environment(name: str) -> dict[str, Any]:
-        return {label: each.environment.get(name) for label, each in reports.items()}
+        return {label: each.get(name) for label, each in environments.items()}
 
     def package(name: str) -> dict[str, Any]:
         return {label: each.get(name) for label, each in packages.items()}
 
     found = [
-        *(_unlike(name.replace("_", " "), environment(name)) for name in DECIDING),
+        *unlike_machines(environments),
         _unlike("device", {label: each.device for label, each in reports.items()}),
         _unlike("runtime", {label: ", ".join(run.runtime.values()) for label, run in runs.items()}),
-        _unlike("edgetok", package("edgetok")),
         _unlike("batch", {label: run.latency.batch for label, run in runs.items()}),
         _unlike("scenario", {label: each.scenario for label, each in reports.items()}),
         _unlike("what is timed", {label: run.latency.scope for label, run in runs.items()}),
@@ -67,6 +67,26 @@ def differences(reports: Mapping[str, ProfileReport]) -> tuple[Difference, ...]:
         _warmth(runs),
     ]
     return tuple(each for each in found if each is not None)
+
+
+def unlike_machines(environments: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
+    """What differs between machines and decides over latency, edgetok's version among it.
+
+    Args:
+        environments: `edgetok.fingerprint.Environment` as JSON, by label.
+    """
+    found = [
+        *(
+            _unlike(name.replace("_", " "), {label: each.get(name) for label, each in environments.items()})
+            for name in DECIDING
+        ),
+        _unlike("edgetok", {label: each.get("edgetok") for label, each in _packages(environments).items()}),
+    ]
+    return [each for each in found if each is not None]
+
+
+def _packages(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {label: each.get("packages") or {} for label, each in environments.items()}
 
 
 def _unlike(name: str, values: Mapping[str, Any], *, decides: bool = True) -> Difference | None:

@@ -77,6 +77,16 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> Quantile:
     return quantile([first / second for first, second in pairs], 0.5)
 
 
+def beyond(low: float | None, high: float | None) -> bool:
+    """Whether what is at least `low` is shown to be above what is at most `high`: two intervals that do not meet."""
+    return low is not None and high is not None and low > high
+
+
+def ties(labels: Sequence[str]) -> str:
+    """What is added to the choice of the fastest, where some are not shown to be slower."""
+    return f"; {', '.join(labels)} {'is' if len(labels) == 1 else 'are'} not shown to be slower" if labels else ""
+
+
 def _binomial(n: int, p: float) -> list[float]:
     """P(k successes in n) for k = 0..n, through logarithms: 0.99**n and its like would underflow."""
     log_n, log_p, log_q = lgamma(n + 1), log(p), log(1 - p)

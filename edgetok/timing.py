@@ -1,10 +1,11 @@
 """The one timing loop of the project: warm up until steady, then run often enough for the percentile claimed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from edgetok.parts import Step
 from edgetok.statistics import Quantile, quantile, runs_needed
 
 Clock = Callable[[], int]  # nanoseconds, never going backwards
@@ -49,6 +50,17 @@ def sample(run: Callable[[], object], runs: int, *, clock: Clock = time.perf_cou
         start = clock()
         run()
         times.append((clock() - start) / 1e6)
+    return times
+
+
+def sample_steps(steps: Sequence[Step], runs: int, *, clock: Clock = time.perf_counter_ns) -> list[list[float]]:
+    """Milliseconds of each step in each of some runs; by the device's clock where a step gives what that told."""
+    times: list[list[float]] = [[] for _ in steps]
+    for _ in range(runs):
+        for taken, step in zip(times, steps, strict=True):
+            start = clock()
+            told = step.run()
+            taken.append(told if isinstance(told, float) else (clock() - start) / 1e6)
     return times
 
 

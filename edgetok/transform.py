@@ -266,8 +266,8 @@ def sample_inputs(
     from edgetok.inputs import load_inputs
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: --samples takes a folder with pictures, recordings or texts")
+        raise InputError(f"{folder} is no folder: --samples takes one of pictures, recordings, texts or .npz files")
     files = [str(file) for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     if not files:
-        raise InputError(f"{folder} holds no files: --samples takes a folder with pictures, recordings or texts")
+        raise InputError(f"{folder} holds no files: --samples takes pictures, recordings, texts or .npz files")
     return load_inputs(files, specs, carried)

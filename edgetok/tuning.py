@@ -18,6 +18,7 @@ from edgetok.evaluation import Evaluation
 from edgetok.flops import Work
 from edgetok.journal import Journal
 from edgetok.search import Candidate, Goal, next_candidate
+from edgetok.statistics import beyond, ties
 
 KEEPS = (0.8, 0.65, 0.5, 0.35, 0.2)
 BELIEVED = 3  # comparisons after which the unreduced model's own time is believed to meet a target
@@ -246,7 +247,11 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
     holding = [each for each in faster if goal.holds(latency(each), each.cosine)]
     if holding:
         best = min(holding, key=lambda each: (goal.cost(latency(each), each.cosine), latency(each)))
-        return Decision("reduce", f"{best.reduce}: {base * latency(best):.4g} ms, cosine {best.cosine:.4f}", best)
+        why = f"{best.reduce}: {base * latency(best):.4g} ms, cosine {best.cosine:.4f}"
+        if goal.cosine is not None:  # with a target latency the nearest is chosen, and cosines have no noise
+            others = sorted((each for each in evaluations if each is not best), key=latency)
+            why += ties([each.reduce for each in others if _may_be_as_fast(each, best, goal)])
+        return Decision("reduce", why, best)
     if not faster:
         nearest = min(evaluations, key=latency)
         why = f"{len(evaluations)} measured, none is faster than the unreduced model beyond the interval; nearest: "
@@ -265,3 +270,9 @@ def decide(evaluations: Sequence[Evaluation], wanted: Wanted) -> Decision:
         f"{len(evaluations)} measured, none is faster and holds cosine {wanted.cosine:g}; nearest: "
         f"{nearest.reduce}, cosine {nearest.cosine:.4f}, {base * latency(nearest):.4g} ms",
     )
+
+
+def _may_be_as_fast(each: Evaluation, best: Evaluation, goal: Goal) -> bool:
+    """Whether a choice meets the constraint and is not shown to be slower than another: their intervals meet."""
+    speedup = each.speedup
+    return goal.holds(1 / speedup.value, each.cosine) and not beyond(best.speedup.low, speedup.high)

@@ -17,6 +17,8 @@ from edgetok import errors
 from edgetok.errors import EdgetokError
 from edgetok.layers import NodeTime, ProfiledRun
 from edgetok.model import TensorSpec
+from edgetok.parts import Part
+from edgetok.statistics import Quantile
 from edgetok.timing import Progress, Timing, WarmUp
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Worker:
             self.__exit__()
             raise
         self.memory_before: int = self.description.pop("memory_before")
+        self.on_card: bool = self.description.pop("on_card")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,6 +91,10 @@ class Worker:
         self._process.communicate()
         self._log.close()
         self._folder.cleanup()
+
+    def kill(self) -> None:
+        """End the process now, from any thread: whoever waits for it gets an EdgetokError."""
+        self._process.kill()
 
     @property
     def pid(self) -> int:
@@ -112,6 +119,11 @@ class Worker:
         """Milliseconds of some runs in a row."""
         times: list[float] = self._order("sample", runs=runs)
         return times
+
+    def parts(self, *, warm_up: int, runs: int) -> tuple[Part, ...]:
+        """Runs taken apart: how long each of their steps takes; nothing where the runtime does not tell."""
+        found = self._order("parts", warm_up=warm_up, runs=runs)
+        return tuple(Part(each["name"], each["where"], Quantile(**each["milliseconds"])) for each in found)
 
     def profile(self, *, warm_up: int, runs: int) -> list[ProfiledRun]:
         """Runs with the runtime's profiler on."""
@@ -157,7 +169,7 @@ class Worker:
             if "done" in message:
                 return message["done"]
             if "error" in message:
-                raise _revived(message["error"], message["message"])
+                raise errors.revived(message["error"], message["message"])
             if progress:
                 progress(message["doing"], message["share"])
         raise self._death()
@@ -168,11 +180,3 @@ class Worker:
         last = self._log.read().strip().splitlines()[-1:] or ["it left no message"]
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return EdgetokError(f"the process that ran {self.side.label} ended {how}: {last[0]}")
-
-
-def _revived(kind: str, message: str) -> EdgetokError:
-    """The worker's error under its own class, whose constructor may want other arguments."""
-    cls: type[EdgetokError] = getattr(errors, kind)
-    error = cls.__new__(cls)
-    Exception.__init__(error, message)
-    return error

@@ -29,7 +29,11 @@ PERTURBATIONS = 24
 
 def session(model: ir.Model | bytes, native: bool = False) -> onnxruntime.InferenceSession:
     """The model on onnxruntime's CPU provider, one thread; with edgetok's C++ operators, or by its functions."""
-    data = model if isinstance(model, bytes) else ir.to_proto(model).SerializeToString()
+    if isinstance(model, bytes):
+        data = model
+    else:
+        plugins.add_functions(model)
+        data = ir.to_proto(model).SerializeToString()
     if native:
         return ort.session(data, threads=1)
     options = onnxruntime.SessionOptions()

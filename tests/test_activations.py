@@ -14,7 +14,7 @@ import torch
 import edgetok
 from edgetok import graph as g
 from edgetok import native
-from edgetok.api import verbs
+from edgetok.api import loading
 from edgetok.api.samples import OnSamples
 from edgetok.errors import BundleError, UnknownName, UsageError
 from edgetok.lowbit import activations, os_plus
@@ -175,7 +175,7 @@ def test_a_hair_decides_which_way_activations_are_rounded(spec: str, vit: Path, 
     promise = bundle.manifest.model_copy(update={"fidelity": (fidelity.model_copy(update={"sqnr_db": 90.0}),)})
     nearer = dataclasses.replace(bundle, manifest=promise)
     with (
-        verbs.Model(nearer, verbs.resolve_device("cpu")) as loaded,
+        loading.Model(nearer, loading.resolve_device("cpu")) as loaded,
         pytest.raises(
             BundleError, match=f"output '{fidelity.output}' is off by .* less than 90 dB over the noise: edgetok doctor"
         ),

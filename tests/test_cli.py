@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgetok import cli
+from edgetok.machine import Machine
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
@@ -103,9 +104,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_export_says_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "small"
+    out = tmp_path / "a small one"
     assert cli.main(["export", "zoo:minilm", "--reduce", "tome:r=4", "--length", "32", "-o", str(out)]) == 0
     shown = capsys.readouterr().out
+    assert f"next: edgetok run '{out}'" in shown and "top-1" not in shown  # of classifiers only
     assert "32 > 28 > 24 > 20 > 16 > 12 > 8" in shown and "Apache-2.0" in shown and "sentence_embedding" in shown
     assert max(map(len, shown.replace(str(out), "").splitlines())) <= 80
 
@@ -180,13 +182,26 @@ def test_lint_fails_where_something_does_not_run(texts: Path, capsys: pytest.Cap
     assert "Attention" in {finding["op"] for finding in findings if finding["severity"] == "error"}
 
 
+def test_lint_without_a_device_looks_at_this_machine(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jetson = Machine("aarch64", "", frozenset({"0xd42"}), compatible=("nvidia,p3767-0003",), l4t="36.4.3")
+    monkeypatch.setattr(Machine, "read", lambda: jetson)
+    assert cli.main(["lint", str(texts)]) == 0
+    assert "jetson-orin-nano-jp62, which is this machine: " in capsys.readouterr().out
+    monkeypatch.setattr(Machine, "read", lambda: Machine("riscv64", ""))
+    assert cli.main(["lint", str(texts)]) == 1
+    assert "no profile describes this machine: this machine is riscv64" in " ".join(capsys.readouterr().err.split())
+
+
 def test_techniques_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     from edgetok import technique
 
     found = answer(capsys, "techniques")
     assert [each["name"] for each in found["techniques"]] == technique.names()
     all_kinds = found["techniques"] + found["attention"]
-    every = [option for each in all_kinds for option in each["options"]] + found["shared_options"]
+    every = [option for each in all_kinds for option in each["options"]]
+    every += found["shared_options"] + found["shared_options_of_attention"]
     assert [option["name"] for option in every if not option["help"]] == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import edgetok
-from edgetok.errors import MissingPackage, ParityError, SourceError, UnknownName, UsageError
+from edgetok.errors import CaptureError, MissingPackage, ParityError, SourceError, UnknownName, UsageError
 from tests import families
 
 DINOV2 = "zoo:dinov2-style-s14"
@@ -180,12 +180,71 @@ def test_what_is_refused(options: dict[str, object], error: type[Exception], mes
         ("zoo:minilmm", UnknownName, "no zoo model 'minilmm': did you mean 'minilm'"),
         ("tests.families:wav", UnknownName, "no attribute of 'tests.families' 'wav': did you mean 'wave'"),
         ("tests.families:words", SourceError, "'tests.families:words' returned dict; accepted are a torch.nn.Module"),
-        ("no.such.module:f", SourceError, "cannot import 'no.such.module'"),
+        ("no.such.module:f", SourceError, "cannot import 'no.such.module'.*; looked in .* and in this Python's"),
     ],
 )
 def test_sources_that_are_none(source: str, error: type[Exception], message: str, tmp_path: Path):
     with pytest.raises(error, match=message):
         edgetok.export(source, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("def build(:", "SyntaxError"), ("x = nowhere", "NameError")])
+def test_a_file_of_ones_own_that_does_not_import(text: str, reason: str, tmp_path: Path, monkeypatch):
+    name = f"own_{reason.lower()}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SourceError, match=f"cannot import '{name}' of '{name}:build': {reason}: "):
+        edgetok.export(f"{name}:build", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        ("nn.Linear(4, 2), torch.ones(2, 3)", CaptureError, r"Linear itself fails on its example inputs .input .2, 3"),
+        ("nn.Linear(4, 2), torch.tensor(1.0)", SourceError, "example input 'input' has no axes"),
+        ("type('F', (nn.Module,), {'forward': lambda self, x: 1.0})(), torch.ones(2, 3)", CaptureError, "gives float"),
+        (
+            "type('F', (nn.Module,), {'forward': lambda self, x: {'x': 2 * x}})(), torch.ones(2, 3)",
+            CaptureError,
+            "F has both an input and an output named 'x': .* give the output another one",
+        ),
+        (
+            "type('F', (nn.Module,), {'forward': lambda self, x: x.sin().reshape(len(x), -1)})(), torch.ones(2, 3)",
+            CaptureError,
+            r"F fixes axis 0 of 'x', the batch, at 2: its code makes a number of it, as len\(x\) or .* --batch N fixes",
+        ),
+    ],
+)
+def test_a_module_of_ones_own_that_fails_by_itself(returned: str, error, message: str, tmp_path: Path, monkeypatch):
+    name = f"failing_{abs(hash(returned))}"
+    (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\ndef build(): return {returned}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(error, match=message):
+        edgetok.export(f"{name}:build", out=tmp_path / "out")
+
+
+def test_a_module_that_gives_out_what_it_is_given(tmp_path: Path, monkeypatch):
+    """An input as an output, and one result twice: each is an output of its own."""
+    text = """
+import torch
+
+class Given(torch.nn.Module):
+    def forward(self, x, ids):
+        twice = 2 * x
+        return x, twice, twice, ids
+
+def build():
+    return Given(), {"x": torch.arange(6.0).reshape(2, 3), "ids": torch.tensor([[1], [2]])}
+"""
+    (tmp_path / "given.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    edgetok.export("given:build", out=tmp_path / "out")
+    feeds = {"x": np.float32([[1, 2, 3]]), "ids": np.int64([[7]])}
+    with edgetok.load(tmp_path / "out") as model:
+        outputs = model.run(feeds)
+    wanted = [feeds["x"], 2 * feeds["x"], 2 * feeds["x"], feeds["ids"]]
+    assert [outputs[f"output_{k}"].tolist() for k in range(4)] == [array.tolist() for array in wanted]
 
 
 def test_a_missing_zoo_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+import edgetok
 from edgetok.errors import EdgetokError, InputError, UnknownName
 from edgetok.inputs import check_inputs, example_inputs, load_inputs
 from edgetok.model import TensorSpec
@@ -117,10 +118,10 @@ def test_files_that_the_model_does_not_eat(tmp_path: Path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "a.bin").write_bytes(b"")
     message = refusal([tmp_path / "a.wav"], [PIXELS])
-    assert "a.wav is not what the model eats: give image (.jpg, .jpeg, .png, " in message
+    assert "a.wav is not what the model takes: give image (.jpg, .jpeg, .png, " in message
     assert message.endswith("or an .npz with pixel_values: float32 (batch, 3, 32, 32)")
     assert "a.bin is not a picture" in refusal([tmp_path / "a.bin"], [PIXELS])
-    assert "a.bin is not what the model eats" in refusal([tmp_path / "a.bin"], [PIXELS, SOUND])
+    assert "a.bin is not what the model takes" in refusal([tmp_path / "a.bin"], [PIXELS, SOUND])
     assert "give an .npz with x: float32 (batch, 4)" in refusal([tmp_path / "a.wav"], [RAW])
     assert "is missing: there is no such file" in refusal(["no.jpg"], [PIXELS])
     assert "is a folder, not a file" in refusal([tmp_path], [PIXELS])
@@ -223,3 +224,18 @@ def test_a_picture_of_another_kind_than_its_name(tmp_path: Path):
     Image.open(ASTRONAUT).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
     assert load_inputs([str(tmp_path / "a.jpg")], [PIXELS], Path("."))["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_signals_of_a_tokenizer(tmp_path: Path) -> None:
+    """`run` and `profile` take the files that `tokenize` takes: a picture of any size, a recording of any rate."""
+    tokenizer = edgetok.export("zoo:photo-fsq", out=tmp_path / "tok")
+    (pixels,) = tokenizer.load([ASTRONAUT]).values()
+    assert pixels.shape == (1, 3, 512, 512)
+    ids = edgetok.tokenize(tokenizer.path, ASTRONAUT).arrays["ids"]
+    with edgetok.load(tokenizer.path) as model:
+        np.testing.assert_array_equal(model.run_files([ASTRONAUT])["ids"], ids)
+    Image.new("RGB", (40, 24)).save(tmp_path / "small.png")
+    with pytest.raises(InputError, match=r"unlike sizes make no batch: .*astronaut.*\(3, 512, 512\), .*\(3, 24, 40\)"):
+        tokenizer.load([ASTRONAUT, str(tmp_path / "small.png")])
+    np.savez(tmp_path / "x.npz", pixels=pixels)
+    np.testing.assert_array_equal(tokenizer.load([str(tmp_path / "x.npz")])["pixels"], pixels)

@@ -294,7 +294,7 @@ def test_arithmetic_is_checked(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_int8_activations_spoil(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetok.api.verbs.LEAST_A8_DB", 90.0)
+    monkeypatch.setattr("edgetok.promise.LEAST_A8_DB", 90.0)
     monkeypatch.setenv("EDGETOK_CACHE", str(tmp_path))
     with edgetok.load(bundle, arithmetic="a8") as model, pytest.raises(BundleError, match="run it with a32"):
         model.check()

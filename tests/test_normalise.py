@@ -1,4 +1,4 @@
-"""Every spelling of norms, GELU and attention ends as one node, and computes what it did."""
+"""Every spelling of norms, GELU, Snake and attention ends as one node, and computes what it did."""
 
 import collections
 
@@ -6,9 +6,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 
 from edgetok import graph as g
 from edgetok.normalise import normalise
+from edgetok.plugins import add_functions
+from edgetok.view.masks import Mask, classify
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -29,6 +32,7 @@ def fused(body: str, feeds: dict[str, np.ndarray], **ends: str) -> collections.C
     graph = model(body, **ends)
     before = run(graph, feeds)
     normalise(graph)
+    add_functions(graph)
     for old, new in zip(before, run(graph, feeds), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
     return collections.Counter(node.op_type for node in graph.graph)
@@ -46,6 +50,43 @@ w = Constant <value_floats = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]> ()   nw =
 @pytest.mark.parametrize("keep", ("", "<keepdims = 1>"))
 def test_layer_norm(axis: int, keep: str):
     assert fused(NORM.format(axis=axis, keep=keep), X) == {"LayerNormalization": 1}
+
+
+GROUPS = {  # shapes as the graph declares them: what is free is found at run time
+    "a sound": ("float[B,6,N]", (2, 6, 50), 3),
+    "a picture of any size": ("float[B,15,H,W]", (2, 15, 4, 9), 5),
+    "a picture of one height": ("float[B,7,4,W]", (1, 7, 4, 9), 7),
+    "rows": ("float[B,40]", (3, 40), 2),
+    "a picture": ("float[B,4,5,8]", (3, 4, 5, 8), 1),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_group_norm_takes_squares_behind_the_mean(case: str):
+    """Of values from 30 to 31 a difference of squares errs by 2e-3 and more; here a mean errs by three ulp."""
+    kind, shape, groups = GROUPS[case]
+    torch.manual_seed(2)
+    feed, scale, bias = 30 + torch.rand(shape), torch.randn(shape[1]), torch.randn(shape[1])
+    constants = "   ".join(
+        f"{name} = Constant <value_floats = [{', '.join(map(repr, value.tolist()))}]> ()"
+        for name, value in (("s", scale), ("b", bias))
+    )
+    body = f"{constants}   y = GroupNormalization <num_groups = {groups}, epsilon = 1e-6> (x, s, b)"
+    graph = model(body, f"{kind} x", f"{kind} y")
+    normalise(graph)
+    assert [node.op_type for node in graph.graph if node.op_type != "Shape"] == [
+        "Reshape", "InstanceNormalization", "Reshape", "Mul", "Add",
+    ]  # fmt: skip
+    right = torch.nn.functional.group_norm(feed.double(), groups, scale.double(), bias.double(), 1e-6)
+    (got,) = run(graph, {"x": feed.numpy()})
+    room = 3 * np.spacing(np.float32(30)) / feed.std() * abs(scale).max()  # up to 5e-5
+    assert got.shape == shape and abs(torch.from_numpy(got) - right).max() < room
+
+
+def test_group_norm_whose_weights_are_inputs_stays():
+    graph = model("y = GroupNormalization <num_groups = 2> (x, s, s)", "float[B,4,N] x, float[4] s", "float[B,4,N] y")
+    normalise(graph)
+    assert [node.op_type for node in graph.graph] == ["GroupNormalization"]
 
 
 SQRT2 = """c = Constant <value = float {1.4142135}> ()   one = Constant <value = float {1.0}> ()
@@ -76,6 +117,34 @@ def test_tanh_gelu(cube: str):
     (node,) = graph.graph
     assert (node.op_type, g.attribute(node, "approximate")) == ("Gelu", "tanh")
     assert fused(body, X) == {"Gelu": 1}
+
+
+ALPHA = "a = Constant <value = float[1, 5, 1] {1, 2, 3, 4, 5}> ()"
+INVERSE_ALPHA = "r = Constant <value = float[1, 5, 1] {1, 0.5, 0.33, 0.25, 0.2}> ()"
+SQUARES = ("q = Mul (s, s)", "two = Constant <value = float {2.0}> ()   q = Pow (s, two)")
+SUMS = ("w = Mul (r, q)   y = Add (x, w)", "w = Mul (q, r)   y = Add (w, x)")
+
+
+@pytest.mark.parametrize("square", SQUARES)
+@pytest.mark.parametrize("end", SUMS)
+def test_snake(square: str, end: str):
+    ends = {"inputs": "float[B,5,N] x", "outputs": "float[B,5,N] y"}
+    body = f"{ALPHA}   {INVERSE_ALPHA}   p = Mul (x, a)   s = Sin (p)   {square}   {end}"
+    assert fused(body, X, **ends) == {"Snake": 1}
+
+
+@pytest.mark.parametrize(
+    ("constants", "inputs"),
+    (
+        (ALPHA, "float[B,5,N] x, float[1,5,1] r"),  # the height is an input
+        (f"{ALPHA}   {INVERSE_ALPHA}", "float[B,M,N] x"),  # how many channels is open
+        (f"a = Constant <value = float {{2.0}}> ()   {INVERSE_ALPHA}", "float[B,5,N] x"),  # one frequency for all
+    ),
+)
+def test_what_is_no_snake_of_channels(constants: str, inputs: str):
+    graph = model(f"{constants}   p = Mul (x, a)   s = Sin (p)   {SQUARES[0]}   {SUMS[0]}", inputs, "float[B,5,N] y")
+    normalise(graph)
+    assert "Sin" in [node.op_type for node in graph.graph]
 
 
 DRAW = np.random.default_rng(1)
@@ -173,3 +242,20 @@ def test_a_prefix_is_cut_by_slices_and_channels_stay_split():
     fixed = {"inputs": "float[B,5,8] x", "outputs": "float[B,5,8] y"}
     assert fused(body.format("2, 3", 1, 1), feeds, **fixed) == {"Slice": 2, "Neg": 1, "Concat": 1}
     assert fused(body.format("2, 6", 2, 2), feeds, **fixed) == {"Split": 1, "Neg": 1, "Concat": 1}
+
+
+@pytest.mark.parametrize("mask", ["", ", m", ", b"])
+def test_causal_by_an_attribute_becomes_causal_by_its_mask(mask: str):
+    body = (
+        "m = Constant<value = float[3, 3] {0, 0, -1, 0.5, 0, 2, 0, 1, 0}>()\n"
+        "b = Constant<value = bool[3, 3] {1, 1, 1, 0, 1, 0, 0, 1, 1}>()\n"
+        f"y = Attention<is_causal = 1>(x, x, x{mask})"
+    )
+    graph = model(body, "float[B,2,3,8] x", "float[B,2,3,8] y")
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 2, 3, 8), np.float32)}
+    before = run(graph, feeds)
+    normalise(graph)
+    np.testing.assert_allclose(run(graph, feeds)[0], before[0], rtol=1e-5, atol=1e-6)
+    node = next(node for node in graph.graph if node.op_type == "Attention")
+    assert "is_causal" not in node.attributes
+    assert classify(graph.graph, node.inputs[3]).kind is (Mask.BIAS if mask == ", m" else Mask.CAUSAL)

@@ -1,13 +1,15 @@
 """Uneven runs are noticed and said, even ones are not complained of: on distributions that are known."""
 
 import random
+import re
 from math import exp
 from types import SimpleNamespace
 
 import pytest
 
+from edgetok.checks import timing_checks
 from edgetok.pace import in_words, slow_spell, two_speeds
-from edgetok.profiling import Effort, timing_checks
+from edgetok.profiling import Effort
 from edgetok.report import Latency
 from edgetok.timing import measure
 from tests.test_timing import Machine
@@ -84,6 +86,14 @@ def test_a_throttle_is_noticed_and_said():
     assert found["drift"][0] == "pass"  # the halves' medians know nothing of it
     verdict, said = found["pace"]
     assert verdict == "warn" and said.startswith("runs 2") and "took 1.50 times as long as the others" in said
+
+
+def test_a_suspended_process_is_noticed_and_said():
+    """One run of 1.5 s among those of 20 ms: no percentile, no half and no spell knows of it."""
+    about = noise()
+    found = checks(lambda n: 1500 if n == 300 else 20 * about())
+    assert {name for name, (verdict, _) in found.items() if verdict == "warn"} == {"stalls"}
+    assert re.fullmatch(r"1 of \d+ runs took more than 10 times the median, up to 1500 ms", found["stalls"][1])
 
 
 def test_two_modes_are_noticed_and_said():

@@ -1,6 +1,7 @@
 """The report as a page: whole, quiet, readable by a program; tests/test_browser.py opens it."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 
@@ -116,6 +117,14 @@ def test_the_verdict_comes_first():
     assert found.index("FAIL") < found.index("Latency") and "0.9700 of logits" in found
     assert made(limits=Limits()).verdict == "warn"  # of the clock
     assert made(limits=Limits(max_p99=30)).verdict == "warn"
+
+
+def test_where_no_block_was_recognised_none_is_drawn():
+    report = made()
+    rest = replace(report.model.layers.layers[0], name="other", tokens_in=None, tokens_out=None)
+    alone = report.model.model_copy(update={"layers": replace(report.model.layers, layers=(rest,))})
+    found = Reader(profile_page(report.model_copy(update={"model": alone})))
+    assert FIGURES - set(found.ids) == {"figure-tokens", "figure-blocks"} and "other" in found.text
 
 
 def test_names_are_text_not_markup():

@@ -13,6 +13,7 @@ from edgetok import technique
 from edgetok.errors import Refusal
 from edgetok.exporters.sources.pytorch import capture_module
 from edgetok.model import Origin
+from edgetok.normalise import normalise
 from edgetok.view import TransformerView
 from edgetok.view.flow import Flow, Table
 from edgetok.view.masks import Mask, Masking, classify
@@ -141,6 +142,32 @@ def test_positions_that_are_an_input(cached: bool):
         (name,) = got
         torch.testing.assert_close(got[name], wanted, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(got[name], moved_up, rtol=1e-2, atol=1e-2)
+
+
+class ByPlace(Turning):
+    """Two blocks that turn by the tokens' places."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x, torch.arange(12).expand(x.shape[0], -1))
+
+
+def test_one_rotary_table_serves_every_batch():
+    """PyTorch's exporter writes tables of batch 1 where they are long, and refuses them in short."""
+    torch.manual_seed(0)
+    module = ByPlace(cached=False).eval()
+    x, places = torch.randn(3, 12, 16), torch.arange(12).expand(3, -1)
+    model = capture_module(module, {"x": x[:2]}, Origin("callable", "turning")).model
+    for node in model.graph:
+        if node.op_type == "RotaryEmbedding":
+            for place, table in ((1, module.cos), (2, module.sin)):
+                node.replace_input_with(place, g.constant(model.graph, table[None, :12].numpy()))
+    normalise(model)
+    (got,) = run(session(model), {"x": x}).values()
+    torch.testing.assert_close(got, module(x), rtol=1e-4, atol=1e-5)
+    graph = reduce(ir.to_proto(model).SerializeToString(), technique.parse("random:r=5,layers=0"))
+    reduced, (choice,) = graph.run({"x": x})
+    wanted = module.reduced(x, places, choice.order[:, :7])
+    torch.testing.assert_close(*reduced.values(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def local(**kw: object) -> tuple[bytes, torch.nn.Module]:

@@ -219,6 +219,14 @@ def test_bad_recordings_are_refused(content, message: str, tmp_path: Path):
     assert message in str(caught.value)
 
 
+def test_files_that_are_not_there(tmp_path: Path):
+    for file in (tmp_path / "gone.wav", tmp_path):
+        with pytest.raises(InputError, match=": there is no such file"):
+            read_audio(str(file), 16000, 100)
+        with pytest.raises(InputError, match=": there is no such file"):
+            open_picture(str(file))
+
+
 def test_the_manifests_json_brings_a_preprocess_back():
     adapter = TypeAdapter(Preprocess)
     for how in (

@@ -77,5 +77,9 @@ def test_a_processor_by_its_instructions_and_clock(tmp_path: Path) -> None:
     assert narrow is not None and wide is not None
     assert wide.operations == 2 * narrow.operations and narrow.operations % (2000e6 * 32) == 0
     assert narrow.bandwidth is None
+    zen4, zen5 = flags[1] | {"clzero"}, flags[1] | {"clzero", "avx_vnni"}
+    for of_amd, as_wide in ((zen4, narrow), (zen5, wide)):
+        found = roof(device, Machine("x86_64", "", flags=of_amd), "fp32", tmp_path)
+        assert found is not None and found.operations == as_wide.operations and found.source.count("AMD") == 1
     assert roof(device, Machine("x86_64", "", flags=flags[0]), "fp32", tmp_path / "nothing") is None
     assert roof(device, Machine("x86_64", ""), "fp32", tmp_path) is None

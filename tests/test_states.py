@@ -8,7 +8,7 @@ from edgetok.comparing import compare_profiles
 from edgetok.comparison_report import UNLIKE
 from edgetok.conditions import Conditions, Span
 from edgetok.errors import InputError, UsageError
-from edgetok.report import ProfileReport, read
+from edgetok.report import Check, ProfileReport, read
 from edgetok.states import differences
 from tests.test_page import made
 
@@ -102,6 +102,13 @@ def test_figures_of_saved_profiles() -> None:
     assert fast.speedup.value == 1 and fast.milliseconds == report().model.latency.median.value
     assert (fast.best, other.best) == (True, False) and found.rounds == ()
     assert any("clock" in check.name and check.name.startswith("fast: ") for check in found.checks)
+
+
+def test_doubts_about_what_a_profile_was_set_against_are_not_this_comparison_s() -> None:
+    names = ("idle machine", "drift, small", "drift, original")
+    doubtful = report().model_copy(update={"checks": tuple(Check(name=n, verdict="warn", detail="") for n in names)})
+    found = [check.name for check in compare_profiles({"a": report(), "b": doubtful}).checks]
+    assert {"b: idle machine", "b: drift, small"} <= set(found) and "b: drift, original" not in found
 
 
 def test_a_saved_profile_is_read_back(tmp_path: Path) -> None:

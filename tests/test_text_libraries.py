@@ -124,6 +124,18 @@ def test_what_stands_around_a_text(tmp_path: Path, begins: bool, ends: bool) -> 
     assert shortened[0].ids == [1] * begins + rows[0].ids[begins : 3 - ends] + [2] * ends
 
 
+def test_a_vocabulary_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    said = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    file = saved(tmp_path, mistral(), "tokenizer.model", **said, add_eos_token=False)
+    first = library.kept(file)
+    assert library.kept(file) is first
+    saved(tmp_path, mistral(), "tokenizer.model", **said, add_eos_token=True)
+    assert library.kept(file).rows(["a"], 9)[0].ids == [*first.rows(["a"], 9)[0].ids, 2]
+    file.unlink()
+    with pytest.raises(InputError, match=r"reads text with tokenizer\.model, which is missing"):
+        library.kept(file)
+
+
 def test_a_tiktoken_file_with_settings(tmp_path: Path) -> None:
     """Whisper's second vocabulary, a pattern of its own, and special tokens around a text."""
     file = saved(

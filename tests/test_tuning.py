@@ -135,6 +135,19 @@ def test_faster_within_the_interval_is_not_faster() -> None:
     assert decide([unsure], Wanted(cosine=0.9)).verdict == "do not reduce here"
 
 
+def test_what_is_not_shown_to_be_slower_than_the_chosen_is_named() -> None:
+    overlap = [evaluation(f"tie{i}", 6 + i / 10, 0.95, spread=0.02) for i in range(1, 3)]
+    chosen = evaluation("chosen", 6, 0.95, spread=0.02)
+    rough = evaluation("rough", 6.05, 0.7, spread=0.02)
+    why = decide([NEAR, overlap[1], chosen, overlap[0], rough], Wanted(cosine=0.9)).why
+    assert why == "chosen: 6 ms, cosine 0.9500; tie1, tie2 are not shown to be slower"  # near is, rough is not near
+    why = decide([NEAR, chosen, overlap[0]], Wanted(cosine=0.9)).why
+    assert why.endswith("0.9500; tie1 is not shown to be slower")
+    few = chosen.model_copy(update={"reduce": "few", "rounds": ((6.5, 10.0),)})  # one round has no interval
+    assert decide([MIDDLE, few], Wanted(cosine=0.9)).why.endswith("; few is not shown to be slower")
+    assert "slower" not in decide([chosen, overlap[0]], Wanted(milliseconds=7)).why  # the nearest is chosen there
+
+
 def test_no_time_for_a_single_candidate(tmp_path: Path) -> None:
     candidates = grid(["tome"], WORK, 1)
     with Journal(tmp_path / "journal", {}) as journal:

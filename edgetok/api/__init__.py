@@ -2,10 +2,11 @@
 
 from edgetok.api.building import Build, build
 from edgetok.api.comparing import compare
+from edgetok.api.exporting import export
+from edgetok.api.loading import Model, load, resolve_device
 from edgetok.api.measuring import profile, side, tokens_per_block
 from edgetok.api.tokenizing import detokenize, tokenize
 from edgetok.api.tuning import Tuned, sweep, tune
-from edgetok.api.verbs import Model, export, load, resolve_device
 
 __all__ = [
     "Build",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetok.api.loading import resolve_device
 from edgetok.api.measuring import effort_for, first_sample, side
-from edgetok.api.verbs import resolve_device
 from edgetok.bundle import is_bundle, open_bundle
 from edgetok.errors import UsageError
 from edgetok.limits import NONE, Limits

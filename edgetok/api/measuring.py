@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from edgetok.api.verbs import check_arithmetic, export, load, resolve_device
+from edgetok.api.exporting import export
+from edgetok.api.loading import check_arithmetic, load, resolve_device
 from edgetok.bundle import Bundle, is_bundle, open_bundle
 from edgetok.limits import NONE, Limits
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edgetok.device import Device
     from edgetok.lowering import Arithmetic
     from edgetok.page.pictures import TokenPicture
+    from edgetok.parts import Part
     from edgetok.profiling import Effort
     from edgetok.report import Latency, ProfileReport, TokenStatistics
     from edgetok.roofline import Roofline
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 DECODES = 20  # runs of a tokenizer's decoder
+PREPARATIONS = 20  # of the input from its file
 
 
 def profile(
@@ -70,6 +73,8 @@ def profile(
     from edgetok import scenario as scenarios
     from edgetok.fingerprint import environment
 
+    if out is not None:
+        report.check_folder(Path(out), force)
     found = resolve_device(device, runtime)
     opened = open_bundle(Path(bundle))
     check_arithmetic(opened, arithmetic, runtime)
@@ -92,12 +97,15 @@ def profile(
             scenario=None if asked is None else f"{asked.name}: {asked.summary}",
             progress=progress,
         )
-    more: dict[str, object] = {"model": done.report.model.model_copy(update={"bytes": opened.bytes})}
+    measured = done.report.model
+    prepared = () if input is None else _preparing(opened, str(input), measured.latency.batch)
+    told = {"bytes": opened.bytes, "parts": (*prepared, *measured.parts) if measured.parts else ()}
+    more: dict[str, object] = {"model": measured.model_copy(update=told)}
     more["runtime_why"] = runtimes.why(runtime)
     if opened.manifest.tokenizer is None:  # a tokenizer's graphs have free axes, whose work is not counted
-        more["roofline"] = _roofline(opened, sides[0], arithmetic, found, done.report.model.latency.median.value)
+        more["roofline"] = _roofline(opened, sides[0], arithmetic, found, measured.latency.median.value)
     else:
-        more["tokenizer"] = _token_statistics(opened, feeds, done.report.model.latency, runtime)
+        more["tokenizer"] = _token_statistics(opened, feeds, measured.latency, runtime)
     if all_runtimes:
         from edgetok.api.every_runtime import on_every_runtime
 
@@ -105,7 +113,7 @@ def profile(
     if opened.manifest.sparse:
         from edgetok.api.break_even import sparse_layers
 
-        more["sparse"] = sparse_layers(opened.manifest.sparse)
+        more["sparse"] = sparse_layers(opened.manifest)
     done = replace(done, report=done.report.model_copy(update=more))
     if out is not None:
         pictures = () if input is None else _token_pictures(opened, str(input), feeds)
@@ -218,11 +226,20 @@ def first_sample(bundle: Bundle) -> Arrays:
     return {name: array[: fixed or 1] for name, array in bundle.samples("inputs").items()}
 
 
-def _from_file(bundle: Bundle, file: str) -> Arrays:
-    """One sample, as often as the bundle's fixed batch asks for it."""
-    from edgetok.inputs import load_inputs
+def _from_file(bundle: Bundle, file: str, batch: int | None = None) -> Arrays:
+    """One sample, as often as the bundle's fixed batch, or the batch given, asks for it."""
+    return bundle.load([file] * (batch or bundle.manifest.recipe.batch or 1))
 
-    return load_inputs([file] * (bundle.manifest.recipe.batch or 1), bundle.manifest.inputs, bundle.path)
+
+def _preparing(bundle: Bundle, file: str, batch: int) -> tuple[Part]:
+    """How long a batch takes from files, which the system holds in memory by then, to arrays."""
+    from edgetok.parts import PREPARE, Part, Step
+    from edgetok.timing import sample_steps
+
+    step = Step(PREPARE, "host", lambda: _from_file(bundle, file, batch))
+    sample_steps([step], PREPARATIONS // 4)  # warm up
+    (times,) = sample_steps([step], PREPARATIONS)
+    return (Part.of(step, times),)
 
 
 def _token_pictures(bundle: Bundle, file: str, feeds: Arrays) -> tuple[TokenPicture, ...]:

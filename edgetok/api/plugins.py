@@ -55,7 +55,7 @@ def kernel_of(node: ir.Node, sm: str) -> Plan | None:
     files = {plugins.load(name).function.name: name for name in gpu.names()}
     if node.op_type not in files:
         return None
-    launches = gpu.load(files[node.op_type]).launches
+    launches = gpu.launches(files[node.op_type], int(sm.replace(".", "")))
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     try:
         made = [_launched(launches, _arguments(node, batch), attributes) for batch in BATCHES]
@@ -141,7 +141,8 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
                 raise ValueError("not a line over the batch")
             return line(batch or "", slope, offset)
 
-        ptx, name, shared = _compiled(launch, sm)
+        # A size on a line over the batch is a multiple of something everywhere, if it is for two batches in a row.
+        ptx, name, shared = _compiled(launch, sm, frozenset.intersection(*(one.even() for one in several)))
         scalars = [key for key in launch.arguments if key not in reads and key not in writes]
         order = [*reads, *scalars, *writes]
         node = PluginNode.of(
@@ -181,10 +182,10 @@ def _type(tensor: torch.Tensor) -> str:
     return spelt
 
 
-def _compiled(launch: Any, sm: str) -> tuple[str, str, int]:
+def _compiled(launch: Any, sm: str, even: frozenset[str]) -> tuple[str, str, int]:
     """PTX, entry and bytes of shared memory."""
     for stages in range(launch.stages, 0, -1):  # fewer of them load less ahead, and take less shared memory
-        made = launch.compiled(int(sm.replace(".", "")), stages)
+        made = launch.compiled(int(sm.replace(".", "")), stages, even)
         if made.metadata.shared <= MOST_SHARED:
             return str(made.asm["ptx"]), str(made.metadata.name), int(made.metadata.shared)
     raise ValueError(f"{made.metadata.shared} bytes of shared memory")

@@ -33,9 +33,6 @@ class OnSamples:
     original: Arrays
 
     def __call__(self, model: ir.Model) -> Arrays:
-        from edgetok.plugins import add_functions
-
-        add_functions(model)
         return run_graph(model, self.inputs, self.feeds)
 
     def measure(self, model: ir.Model, trials: Iterable[Mapping[str, np.ndarray]]) -> Iterator[float]:
@@ -58,17 +55,19 @@ class OnSamples:
 
 
 def run_graph(model: ir.Model, inputs: Sequence[TensorSpec], feeds: Arrays) -> Arrays:
-    """Run a graph as it stands on onnxruntime, once."""
+    """Run a graph on onnxruntime, once."""
     with running(model, inputs) as run:
         return run(feeds)
 
 
 @contextmanager
 def running(model: ir.Model, inputs: Sequence[TensorSpec]) -> Iterator[Callable[[Arrays], Arrays]]:
-    """A graph as it stands on onnxruntime, by its functions: a bundle's bytes do not depend on what was built here."""
+    """A graph on onnxruntime, by the functions that it is given: a bundle does not depend on what was built here."""
     from edgetok import runtimes
+    from edgetok.plugins import add_functions
     from edgetok.serialize import write_model
 
+    add_functions(model)
     with TemporaryDirectory(prefix="edgetok-") as folder:
         write_model(model, Path(folder))
         with runtimes.load("onnxruntime")(Path(folder) / "model.onnx", inputs, plain=True) as runtime:

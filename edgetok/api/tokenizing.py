@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log2
+from math import log2, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetok.api import streaming
-from edgetok.api.verbs import load, resolve_device
+from edgetok.api.loading import load, resolve_device
 from edgetok.bundle import Bundle, open_bundle
 from edgetok.errors import InputError, UsageError
 
@@ -91,7 +91,7 @@ def detokenize(
         (1, channels, ...) fp32.
 
     Raises:
-        InputError: tokens of another bundle, or ids outside the codebook.
+        InputError: tokens of another bundle, ids outside the codebook, or tokens that do not make such a signal.
         OutputError: the file cannot be written.
     """
     from edgetok import runtimes
@@ -107,6 +107,7 @@ def detokenize(
     if missing := {spec.name for spec in described.decode_inputs} - set(arrays):
         raise InputError(f"the tokens lack {', '.join(missing)}, which the decoder needs beside the ids")
     check_ids(arrays["ids"], described.layout)
+    _check_places(arrays, tokens.extent, described)
     if stream:
         with streaming.stream(bundle, "ids", device=device, runtime=runtime) as chunks:
             pieces = [streaming.through(chunks, arrays["ids"])]
@@ -117,6 +118,11 @@ def detokenize(
                 (piece,) = decoder.run({name: arrays[name][i : i + 1] for name in names}).values()
                 pieces.append(piece)
     signal = described.signal.join(pieces, tokens.extent)
+    if described.signal.kind == "picture" and signal.shape[2:] != tokens.extent:
+        raise InputError(
+            f"the tokens make a picture of {signal.shape[2]}x{signal.shape[3]}, and say that they were made of one of "
+            f"{tokens.extent[0]}x{tokens.extent[1]}: edgetok tokenize writes them"
+        )
     if file is not None:
         described.signal.save(signal, Path(file))
     return signal
@@ -128,8 +134,8 @@ def described_with_decoder(
     """Check a tokenizer's decoder against its original, type it, and complete what its bundle says of it.
 
     Returns:
-        The description, how near the typed decoder comes to the original, and the sample sets that are added: what is
-        decoded of the expected ids.
+        The description, how near what is decoded of the expected ids comes to what the original makes of its own, and
+        the sample sets that are added: what is decoded.
 
     Raises:
         ParityError: the captured decoder does not compute what the original does.
@@ -154,14 +160,14 @@ def described_with_decoder(
     decoder = captured.decoder
     fixed = decoder.inputs[0].shape[0]
     count = fixed if isinstance(fixed, int) else len(ids)
-    feeds = {spec.name: expected[spec.name][:count] for spec in decoder.inputs}
-    wanted = decoder.reference(feeds)
-    check_exact(run_graph(decoder.model, decoder.inputs, feeds), wanted)
+    feeds, own = ({spec.name: side[spec.name][:count] for spec in decoder.inputs} for side in (expected, original))
+    check_exact(run_graph(decoder.model, decoder.inputs, feeds), decoder.reference(feeds))
     retype(decoder.model, dtype)
     got = run_graph(decoder.model, decoder.inputs, feeds)
+    near = compare_outputs(got, decoder.reference(own))  # there and back: what other ids make counts
     inputs = tuple(replace(spec, preprocess=None) for spec in decoder.inputs)
     found |= {"decode_inputs": inputs, "decode_outputs": decoder.outputs}
-    return captured.tokenizer.model_copy(update=found), compare_outputs(got, wanted), {"decoded": got}
+    return captured.tokenizer.model_copy(update=found), near, {"decoded": got}
 
 
 def check_keep(described: Description, keep: int | None) -> None:
@@ -177,6 +183,22 @@ def check_keep(described: Description, keep: int | None) -> None:
     most = f" and at most {len(described.sizes)}" if described.keep == "levels" else ""
     if keep < 1 or (described.keep == "levels" and keep > len(described.sizes)):
         raise UsageError(f"--keep {keep}: at least 1{most} {described.keep} are kept")
+
+
+def _check_places(arrays: Arrays, extent: tuple[int, ...], described: Description) -> None:
+    """Make sure that ids lie where the file says: axes of the signal, and a picture's rows and columns of tokens.
+
+    Raises:
+        InputError: they do not.
+    """
+    axes = len(described.decode_outputs[0].shape) - 2
+    if len(extent) != axes:
+        kind = described.signal.kind
+        raise InputError(f"the tokens say that they are of a signal of {len(extent)} axes: a {kind} has {axes}")
+    grid, count = arrays.get("grid"), arrays["ids"].shape[1]
+    sides = [] if grid is None else grid.reshape(len(grid), -1).tolist()
+    if grid is not None and any(min(each) < 1 or prod(each) != count for each in sides):
+        raise InputError(f"a grid of {' x '.join(map(str, grid.ravel()[:2]))} tokens: there are {count}")
 
 
 def _described(bundle: Bundle) -> Description:

@@ -1,32 +1,26 @@
-"""tune and sweep: choices of techniques, measured on this machine."""
+"""tune and sweep: choices of techniques, measured on this machine, or a sweep's on the nodes of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from edgetok.api.samples import OnSamples, run_graph
-from edgetok.api.verbs import export, resolve_device
+from edgetok.api import executors
+from edgetok.api.exporting import export
+from edgetok.api.loading import resolve_device
+from edgetok.api.subject import prepare
 from edgetok.bundle import Bundle, check_output
 from edgetok.errors import UsageError
 from edgetok.manifest import Dtype
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from edgetok.evaluation import Bench, Evaluation, Task
-    from edgetok.exporters.sources import CaptureOptions
     from edgetok.journal import Journal
-    from edgetok.technique import Spec
     from edgetok.tradeoff import Tradeoff
-    from edgetok.transform import Transformed
-    from edgetok.tuning import Decision, Wanted
-
-    Arrays = dict[str, np.ndarray]
+    from edgetok.tuning import Wanted
 
 Progress = Callable[[str, float], None]
 
@@ -93,7 +87,8 @@ def tune(
     seconds = None if time_limit is None else tuning.duration("--time-limit", time_limit)
     machine, out = resolve_device(device).name, check_output(Path(out), force)
     tuning.check_techniques(reduce)
-    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    subject = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+    name, task = subject.name, subject.task()
     candidates = tuning.grid(reduce, task.work, task.prefix)
     space = [each.reduce for each in candidates]
     with (
@@ -102,7 +97,17 @@ def tune(
     ):
         limits = tuning.Limits(max_evaluations, seconds)
         decision, left_out = tuning.tune(candidates, bench.evaluate, journal, wanted, limits, progress)
-        table = _table(journal.entries, bench, name, machine, wanted, decision, left_out)
+        table = tradeoff.Tradeoff.of(
+            journal.entries,
+            tokens=task.work.tokens,
+            cosine=bench.cosine,
+            source=name,
+            device=machine,
+            measured_on=bench.identity(),
+            wanted=wanted,
+            decision=decision,
+            left_out=left_out,
+        )
     for kind in ("json", "html"):
         tradeoff.save(table, out.with_name(f"{out.name}.tune.{kind}"))
     if decision.verdict == "out of reach":
@@ -138,12 +143,14 @@ def sweep(
     length: int | None = None,
     size: int | tuple[int, int] | None = None,
     rounds: int = 9,
+    executor: str = "local",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Tradeoff:
     """Measure choices that are spelt out, and give the same table as `tune`.
 
-    With `out`, what was measured is kept in OUT.journal: a run that was stopped goes on there.
+    With `out`, what was measured is kept in OUT.journal: a run that was stopped goes on there. A choice that the model
+    refuses is told in the table.
 
     Args:
         source: as `export` takes it.
@@ -154,33 +161,46 @@ def sweep(
         device: a profile of devices/ that fits this machine, "cpu", or "auto": see `edgetok.machine.resolve`.
         dtype, batch, length, size: as `export` takes them.
         rounds: turns of each side of a comparison.
+        executor: "local"; or "ray", and "ray:HOST:PORT": on the nodes of a Ray cluster that runs. Of its nodes only
+            those in like states measure, and the table names them.
         force: replace a file that exists.
         progress: told what is being done, and how far it is.
 
     Raises:
         EdgetokError: see edgetok/errors.py.
     """
-    from edgetok import evaluation, tradeoff, tuning
+    from edgetok import evaluation, nodes, tradeoff, tuning
     from edgetok.exporters.sources import CaptureOptions
 
     if not reduce:
         raise UsageError("give what is to be measured, as in --reduce tome:keep=0.75 --reduce tome:keep=0.5")
     choices = list(dict.fromkeys(map(evaluation.spell, reduce)))
     wanted = None if target_latency is None and min_cosine is None else _wanted(target_latency, min_cosine)
-    machine, out = resolve_device(device).name, None if out is None else tradeoff.check_table(Path(out), force)
-    name, task = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
-    with (
-        evaluation.Bench(task, rounds=rounds) as bench,
-        _journal(out, {"source": name, "device": machine, **bench.identity()}) as journal,
-    ):
-        for number, choice in enumerate(choices):
-            if progress:
-                progress(choice, number / len(choices))
-            if choice not in {entry.reduce for entry in journal.entries}:
-                journal.append(bench.evaluate(choice))
-        measured = [entry for entry in journal.entries if entry.reduce in choices]
-        decision = None if wanted is None else tuning.decide(measured, wanted)
-        table = _table(measured, bench, name, machine, wanted, decision)
+    out = None if out is None else tradeoff.check_table(Path(out), force)
+    where, address = executors.find(executor)
+    with where.join(executors.How(device, rounds, address, progress or (lambda *_: None))) as opened:
+        subject = prepare(source, samples, CaptureOptions(batch=batch, length=length, size=size), dtype, progress)
+        joined = opened(subject)
+        about = joined.nodes[0].about
+        with _journal(out, {"source": subject.name, "device": about.device, **about.identity}) as journal:
+            known = {entry.reduce for entry in journal.entries}
+            left = [choice for choice in choices if choice not in known]
+            refused = nodes.measure(joined.nodes, left, journal.append, progress)
+            found = {entry.reduce: entry for entry in journal.entries}
+            measured = [found[choice] for choice in choices if choice in found]
+    if not measured:
+        raise next(iter(refused.values()))
+    table = tradeoff.Tradeoff.of(
+        measured,
+        tokens=about.tokens,
+        cosine=about.cosine,
+        source=subject.name,
+        device=about.device,
+        measured_on={**about.identity, **nodes.told(joined.nodes, joined.left_out)},
+        wanted=wanted,
+        decision=None if wanted is None else tuning.decide(measured, wanted),
+        left_out={choice: str(refusal) for choice, refusal in refused.items()},
+    )
     if out is not None:
         tradeoff.save(table, out)
     return table
@@ -193,30 +213,6 @@ def _wanted(target_latency: str | None, min_cosine: float | None) -> Wanted:
     return tuning.Wanted(target, min_cosine)
 
 
-def _table(
-    entries: Sequence[Evaluation],
-    bench: Bench,
-    source: str,
-    device: str,
-    wanted: Wanted | None,
-    decision: Decision | None,
-    left_out: Mapping[str, str] | None = None,
-) -> Tradeoff:
-    from edgetok.tradeoff import Tradeoff
-
-    return Tradeoff.of(
-        entries,
-        tokens=bench.task.work.tokens,
-        cosine=bench.cosine,
-        source=source,
-        device=device,
-        measured_on=bench.identity(),
-        wanted=wanted,
-        decision=decision,
-        left_out=left_out,
-    )
-
-
 @contextmanager
 def _journal(out: Path | None, owner: dict[str, Any]) -> Iterator[Journal]:
     """OUT.journal; for no output one that is forgotten."""
@@ -226,41 +222,3 @@ def _journal(out: Path | None, owner: dict[str, Any]) -> Iterator[Journal]:
         path = Path(folder) / "journal" if out is None else out.with_name(f"{out.name}.journal")
         with Journal(path, owner) as journal:
             yield journal
-
-
-def prepare(
-    source: str, samples: str | Path | None, options: CaptureOptions, dtype: Dtype, progress: Progress | None
-) -> tuple[str, Task]:
-    """Capture the source, once: all that is measured is derived from that. Gives its name, too."""
-    from edgetok.evaluation import Task
-    from edgetok.exporters.sources import capture
-    from edgetok.fidelity import check_exact
-    from edgetok.flops import Work
-    from edgetok.plugins import add_functions
-    from edgetok.transform import sample_inputs, transform
-    from edgetok.view import TransformerView
-
-    say = progress or (lambda *_: None)
-    if dtype not in get_args(Dtype):
-        raise UsageError(f"dtype {dtype!r}: accepted are {', '.join(get_args(Dtype))}")
-    if samples is None:
-        raise UsageError("give --samples DIR, files such as the model will see: fidelity on noise would say little")
-    say(f"capturing {source}", 0.0)
-    captured = capture(source, options)
-    folder = next(iter(captured.files.values())).parent if captured.files else Path(samples)
-    feeds = sample_inputs(Path(samples), captured.inputs, folder, captured.example)
-    say("running the original", 0.0)
-    original = captured.reference(feeds)
-    check_exact(run_graph(captured.model, captured.inputs, feeds), original)
-    view = TransformerView.of(captured.model)
-
-    on_samples = OnSamples(captured.inputs, feeds, original)
-
-    def build(specs: Sequence[Spec]) -> Transformed:
-        done = transform(captured.model.clone(), specs, dtype=dtype, emit="full", run=on_samples)
-        add_functions(done.model)
-        return done
-
-    timed = {name: array[: options.batch or 1] for name, array in feeds.items()}
-    task = Task(build, Work.of(view), view.prefix, captured.inputs, feeds, timed, original)
-    return f"{captured.origin.kind}: {captured.origin.name}", task

@@ -83,6 +83,8 @@ def _render(found: ComparisonReport, console: Console) -> None:
     console.print(made)
     turns = f"ms: of {len(found.rounds)} turns, one process a side" if found.rounds else "ms: of the saved runs"
     legend = f"{turns}; times: as fast as {found.against}; *: none is faster and nearer"
+    if not all(row.latency.p99.claimed for row in found.rows):
+        legend += "; ?: of too few runs"
     console.print(legend, style="dim", markup=False, highlight=False)
     console.print(found.why, style=STYLES[found.verdict] if found.rows[0].limits else "dim", markup=False)
     for check in found.checks:

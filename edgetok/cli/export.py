@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from math import prod
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,9 @@ def command(
     min_cosine: Annotated[
         float, typer.Option(min=-1, max=1, metavar="X", help="Least cosine with the original.")
     ] = 0.9,
+    min_same_ids: Annotated[
+        float, typer.Option(min=0, max=1, metavar="X", help="Least share of a tokenizer's ids that are the original's.")
+    ] = 0.0,
     samples: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Check with these files. The bundle will contain them.")
     ] = None,
@@ -86,6 +90,7 @@ def command(
             size=None if picture is None else pixels(picture),
             stream=None if stream is None else milliseconds(stream),
             min_cosine=min_cosine,
+            min_same_ids=min_same_ids,
             samples=samples,
             target=target,
             force=force,
@@ -140,13 +145,16 @@ def _render(bundle: Bundle, console: Console) -> None:
         "size": size(sum(file.bytes for file in manifest.files.values())),
     }
     console.print(pairs(rows))
-    near = table("against the original", "cosine", "SQNR, dB", "top-1", right=("cosine", "SQNR, dB", "top-1"))
+    classifies = any(each.top1 is not None for each in manifest.fidelity)
+    numbers = ("cosine", "SQNR, dB", "top-1")[: 3 if classifies else 2]
+    near = table("against the original", *numbers, right=numbers)
     for each in manifest.fidelity:
         sqnr = "equal" if each.sqnr_db is None else f"{each.sqnr_db:.1f}"
         top = "" if each.top1 is None else f"{each.top1:.0%}"
-        near.add_row(each.output, f"{each.cosine:.6f}", sqnr, top)
+        near.add_row(*(each.output, f"{each.cosine:.6f}", sqnr, top)[: 1 + len(numbers)])
     console.print(near)
     if manifest.tokenizer is not None:
         console.print(f"{manifest.tokenizer.same_ids:.2%} of its samples' ids are the original's")
-    verb = "run" if manifest.tokenizer is None else "tokenize"
-    console.print(f"next: edgetok {verb} {bundle.path}", markup=False, soft_wrap=True)
+    folder = quote(str(bundle.path))
+    following = f"run {folder}" if manifest.tokenizer is None else f"tokenize {folder} FILE -o tokens.npz"
+    console.print(f"next: edgetok {following}", markup=False, soft_wrap=True)

@@ -16,7 +16,10 @@ from edgetok.errors import CaptureError, SourceError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgetok.tokenizer.description import Description
+
 OPERATORS = 12  # shown; --json has them all
+MOST_LISTED = 6  # codebooks, as well
 
 
 def command(
@@ -91,8 +94,7 @@ def _render(data: dict[str, Any], console: Console) -> None:
         "outputs": "\n".join(f"{name}: {kind}" for name, kind in contents["outputs"].items()),
     }
     if books := data.get("codebooks"):
-        each = [f"{book['used']} of {book['size']}, {book['entropy']:.2f} bits" for book in books]
-        rows["codes used"] = f"{'; '.join(each)}; over {books[0]['ids']} ids of its samples"
+        rows["codes used"] = _used(books)
     if blocks := data.get("transformer"):
         tokens = "tokens not fixed" if blocks["tokens"] is None else f"{blocks['tokens']} tokens"
         rows["blocks"] = f"{blocks['count']}, {tokens}, {blocks['prefix']} of them prefix; mask: {blocks['mask']}"
@@ -116,18 +118,36 @@ def _render(data: dict[str, Any], console: Console) -> None:
 def _tokenizer(described: dict[str, Any], manifest: dict[str, Any]) -> str:
     """What is made of what, and at which rate: of a piece as large as the bundle's samples are."""
     from edgetok.tokenizer.description import Description
+    from edgetok.tokenizer.usage import told_rate
 
     known = Description.model_validate(described)
-    sizes = ", ".join(f"{count} ids of {size}" for size, count in Counter(known.sizes).items())
+    sizes = ", ".join(f"{count} id{'s'[: count > 1]} of {size}" for size, count in Counter(known.sizes).items())
     levels = f"a token is {sizes}: {sum(map(log2, known.sizes)):.4g} bits"
     kept = f"; the first {known.keep} suffice" if known.keep else ""
-    rate = f"{known.rate:.4g} bits a {known.signal.unit} of its samples" if known.rate else "no samples"
+    rate = f"{told_rate(known.rate, known.signal.unit)} of its samples, {_pace(known)}" if known.rate else "no samples"
     way = "ids and back" if known.decode_inputs else "ids; there is no decoder"
     lines = [f"{known.family}: a {known.signal.kind} to {way}", f"{levels}{kept}", rate]
     if (cut := known.streaming) is not None and known.signal.kind == "waveform":
         each, first = (count * cut.hop / known.signal.rate * 1e3 for count in (cut.chunk, cut.first))
         lines.append(f"streams in chunks of {each:.4g} ms, the first of {first:.4g} ms")
     return "\n".join(lines)
+
+
+def _pace(known: Description) -> str:
+    """How many tokens a unit of the signal has, or how many units a token."""
+    tokens, unit = known.rate / known.layout.bits, known.signal.unit
+    return f"{tokens:.4g} tokens a {unit}" if tokens >= 1 else f"a token for {1 / tokens:.4g} {unit}s"
+
+
+def _used(books: list[dict[str, Any]]) -> str:
+    """Codes that occur and the entropy of their counts; of many codebooks, the range."""
+    used, entropy = ([book[name] for book in books] for name in ("used", "entropy"))
+    if len(books) <= MOST_LISTED:
+        each = "\n".join(f"{book['used']} of {book['size']}, entropy {book['entropy']:.2f} bits" for book in books)
+    else:
+        sizes = f"{min(used)} to {max(used)} of {max(book['size'] for book in books)} in each of {len(books)} codebooks"
+        each = f"{sizes}\nentropy {min(entropy):.2f} to {max(entropy):.2f} bits"
+    return f"{each}\nover {books[0]['ids']} tokens of its samples"
 
 
 def _fidelity(outputs: list[dict[str, Any]]) -> str:

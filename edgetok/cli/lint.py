@@ -1,4 +1,4 @@
-"""`edgetok lint`: what will not run, or be slow, on a device."""
+"""`edgetok lint`: what will not run, or be slow, on a device; on this machine, if none is named."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ NODES = 3  # shown by name; --json has them all
 
 def command(
     model: Annotated[Path, typer.Argument(metavar="ONNX|BUNDLE", help="An .onnx file, or a bundle's folder.")],
-    device: Annotated[str, typer.Option("--for", metavar="DEVICE", help="A device: see edgetok devices.")],
+    target: Annotated[
+        str | None, typer.Option("--for", metavar="DEVICE", help="A device of edgetok devices; else this machine.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> Answer:
     """Say what will not run, or be slow, on a device, and the rewrite. Fails where something does not run."""
     from edgetok import devices
     from edgetok.lint import lint
+    from edgetok.machine import resolve
 
-    findings = lint(model, devices.load(device))
+    device = devices.load(target) if target else resolve("auto", devices.load_all())
+    findings = lint(model, device)
     failed = any(finding.severity == "error" for finding in findings)
-    data = {"model": str(model), "device": device, "findings": [asdict(finding) for finding in findings]}
-    return Answer(data, lambda console: _render(findings, device, console), exit_code=int(failed))
+    data = {"model": str(model), "device": device.name, "findings": [asdict(finding) for finding in findings]}
+    judged = device.name if target else f"{device.name}, which is this machine"
+    return Answer(data, lambda console: _render(findings, judged, console), exit_code=int(failed))
 
 
-def _render(findings: list[Finding], device: str, console: Console) -> None:
+def _render(findings: list[Finding], judged: str, console: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
@@ -54,4 +59,4 @@ def _render(findings: list[Finding], device: str, console: Console) -> None:
     told = ", ".join(
         f"{count} {kind}{'s' if count != 1 and kind != 'info' else ''}" for kind, count in counts.items() if count
     )
-    console.print(f"{device}: {told or 'nothing stands in the way'}", style="bold", markup=False)
+    console.print(f"{judged}: {told or 'nothing stands in the way'}", style="bold", markup=False)

@@ -41,6 +41,9 @@ def command(
     length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of a text or a recording.")] = None,
     picture: Annotated[str | None, typer.Option("--size", metavar="N|HxW", help="Of a picture in pixels.")] = None,
     rounds: Annotated[int, typer.Option(min=9, metavar="N", help="Turns of each side; 9 or more.")] = 9,
+    executor: Annotated[
+        str, typer.Option(metavar="NAME[:ADDRESS]", help="local, or ray: on a Ray cluster that runs.")
+    ] = "local",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -62,6 +65,7 @@ def command(
             length=length,
             size=None if picture is None else pixels(picture),
             rounds=rounds,
+            executor=executor,
             force=force,
             progress=tell,
         )
@@ -88,6 +92,11 @@ def print_table(found: Tradeoff, console: Console) -> None:
     console.print(legend, style="dim", markup=False, highlight=False)
     if found.verdict is not None:
         console.print(f"{found.verdict}: {found.why}", style=STYLES[found.verdict], markup=False)
+    if "nodes" in found.measured_on:
+        console.print(f"measured on {found.measured_on['nodes']}", style="dim", markup=False, highlight=False)
+    for name, why in found.measured_on.items():
+        if name.startswith("left out: "):
+            console.print(f"{name}: {why}", style="yellow", markup=False)
     for name, why in found.left_out.items():
         console.print(f"{name} is refused: {why}", style="yellow", markup=False)
 

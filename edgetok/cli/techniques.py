@@ -46,12 +46,13 @@ def command(json: Json = False, verbose: Verbose = False) -> Answer:
                 "name": name,
                 "summary": each.summary,
                 "paper": each.paper,
-                "serves": "encoders and causal models" if each.serves == "both" else each.serves,
+                "serves": "encoders, DiTs and causal models" if each.serves == "both" else each.serves,
                 "example": each.examples[0],
                 "options": options(each.config),
             }
             for name, each in sparse.items()
         ],
+        "shared_options_of_attention": options(attention.Shared),
     }
     return Answer(data, lambda console: _render(data, console))
 
@@ -74,4 +75,5 @@ def _render(data: dict[str, Any], console: Console) -> None:
         console.print(Padding(Text(each["paper"], style="dim"), (0, 0, 0, 2)))
         console.print(Padding(f"sparse attention for {each['serves']}; --attention {each['example']}", (0, 0, 0, 2)))
         console.print(explained(each["options"]))
-    console.print("layers=2-11 or layers=3/6/9: the blocks that attend so", style="dim")
+    console.print(Text("options that all sparse attentions take", style="bold"))
+    console.print(explained(data["shared_options_of_attention"]))

@@ -95,7 +95,9 @@ def _signal(bundle: Path, file: Path, out: Path, keep: int | None, stream: bool,
 
 
 def _render(data: dict[str, Any], out: Path, console: Console) -> None:
-    each = f"{data['bits_per_unit']:.4g} bits a {data['unit']}"
+    from edgetok.tokenizer.usage import told_rate
+
+    each = told_rate(data["bits_per_unit"], data["unit"])
     rows = {
         "tokens": f"{data['tokens']}, {spelt(round(data['bits'] / 8))} of ids, {each}",
         "codes used": f"{data['codes_used']:.1%} of those there are",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,7 +73,7 @@ def command(
     def render(console: Console) -> None:
         print_table(found.table, console)
         if found.bundle is not None:
-            console.print(f"next: edgetok profile {found.bundle.path}", markup=False, soft_wrap=True)
+            console.print(f"next: edgetok profile {quote(str(found.bundle.path))}", markup=False, soft_wrap=True)
 
     data = found.table.model_dump(mode="json") | {"path": str(found.bundle.path) if found.bundle else None}
     return Answer(data, render, exit_code=0 if found.bundle else 1)

@@ -28,7 +28,7 @@ def latency(sides: Sequence[Measured]) -> str:
             spread.hist(clipped, bins=bins, weights=weights, color=color, alpha=0.6, label=side.label)
             spread.axvline(side.latency.median.value, color=color, linewidth=1.5)
             order.plot(range(1, len(times) + 1), times, ".", color=color, markersize=3)
-        spread.set(xlabel="ms; line: median; beyond p99 in the last bar", ylabel="% of the runs")
+        spread.set(xlabel="ms", ylabel="% of the runs")
         order.set(xlabel="run, in the order made", ylabel="ms")
         spread.legend()
         return svg(figure)
@@ -64,8 +64,10 @@ def tokens(table: LayerTable) -> str | None:
         return svg(figure)
 
 
-def blocks(table: LayerTable, unreduced: LayerTable | None) -> str:
-    """Time of each block by part, and of the same block in the model compared with."""
+def blocks(table: LayerTable, unreduced: LayerTable | None) -> str | None:
+    """Time of each block by part, and of the same block in the model compared with; None where none was recognised."""
+    if not any(layer.name.startswith("blocks.") for layer in table.layers):
+        return None
     with drawing("blocks", 3) as (figure, (axes,)):
         names, bottom = [layer.name for layer in table.layers], [0.0] * len(table.layers)
         parts: dict[str, list[float]] = {
@@ -106,7 +108,7 @@ def memory(sides: Sequence[Measured]) -> str | None:
             seconds, held = zip(*side.memory.timeline, strict=True)
             axes.plot(seconds, [each / 1e6 for each in held], color=color, label=side.label)
         axes.set(xlabel="seconds since loading", ylabel="MB resident")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(each for side in sides for _, each in side.memory.timeline) / 1e6)
         axes.legend(loc="lower right")
         return svg(figure)
 
@@ -131,7 +133,7 @@ def roofline(found: Roofline, milliseconds: float) -> str | None:
 
 
 def _blocks_along(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), [name.removeprefix("blocks.") for name in names], fontsize=8)
+    axes.set_xticks(range(len(names)), [name.removeprefix("blocks.") for name in names], fontsize=7)
     axes.set_xlabel("block")
     if len(names) > 24:  # no room for every name
         axes.set_xticks(range(0, len(names), len(names) // 12))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from edgetok import parts
 from edgetok.comparison_report import UNLIKE, ComparisonReport
 from edgetok.page import choices, figures
 from edgetok.page.pictures import TokenPicture
@@ -30,9 +31,9 @@ def profile_page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -
     drawn = {
         "latency": figures.latency(sides),
         "speedup": figures.speedup(report.comparison) if report.comparison else None,
-        "tokens": figures.tokens(model.layers),
-        "blocks": figures.blocks(model.layers, against.layers if against else None),
-        "operators": figures.operators(model.operators[:MOST_OPERATORS]),
+        "tokens": figures.tokens(model.layers) if model.layers else None,
+        "blocks": figures.blocks(model.layers, against.layers if against else None) if model.layers else None,
+        "operators": figures.operators(model.operators[:MOST_OPERATORS]) if model.operators else None,
         "memory": figures.memory(sides),
         "roofline": figures.roofline(report.roofline, model.latency.median.value) if report.roofline else None,
     }
@@ -41,6 +42,8 @@ def profile_page(report: ProfileReport, pictures: Sequence[TokenPicture] = ()) -
         drawn,
         report=report,
         roofline=in_words(report.roofline) if report.roofline else None,
+        parts_told=parts.in_words(model.parts),
+        together=parts.together(model.parts),
         pictures=pictures,
         ids={side.label: side.model_id for side in sides},
     )

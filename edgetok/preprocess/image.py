@@ -131,6 +131,8 @@ def open_picture(file: str) -> "Image.Image":
                 return _to_rgb(upright, file)
         except InputError:
             raise
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise InputError(f"{file}: there is no such file") from error
         except UnidentifiedImageError as error:
             raise InputError(
                 f"{file} is not a picture: give a file that Pillow reads, such as JPEG, PNG or WebP"
@@ -139,7 +141,9 @@ def open_picture(file: str) -> "Image.Image":
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
             raise InputError(f"{file} has more than {limit} million pixels: make it smaller") from error
         except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-            raise InputError(f"{file} cannot be read as a picture, it may be damaged: {error}") from error
+            raise InputError(
+                f"{file} cannot be read as a picture, it may be damaged: {error}; copy it anew, or save it as PNG"
+            ) from error
 
 
 def _to_rgb(picture: "Image.Image", file: str) -> "Image.Image":

@@ -3,17 +3,19 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
 from edgetok.errors import InputError
 from edgetok.preprocess.base import FilePreprocess, Medium
-from edgetok.text.library import Row, load
+from edgetok.text.library import Row, kept
 
 if TYPE_CHECKING:
     import numpy as np
 
+_ONE_AT_A_TIME = Lock()  # a Hugging Face tokenizer is told for each call where to cut
 MAX_TEXT_BYTES = 1 << 20  # far more than any `length` of tokens needs
 
 # What an example is made of: common words, most of them one token in any vocabulary.
@@ -74,7 +76,8 @@ class TextPreprocess(FilePreprocess):
 
     def encode(self, texts: list[str], folder: Path) -> "np.ndarray":
         """Encode texts to (batch, length) int64."""
-        return self.padded(load(folder / self.tokenizer).rows(texts, self.length))
+        with _ONE_AT_A_TIME:
+            return self.padded(kept(folder / self.tokenizer).rows(texts, self.length))
 
     def padded(self, rows: Sequence[Row]) -> "np.ndarray":
         """What it yields of texts of at most `length` tokens: (batch, length) int64."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -113,6 +114,17 @@ def load(file: Path) -> TextTokenizer:
         if library.reads(file.name, head):
             return library.load(file)
     raise InputError(f"{file.name} is no vocabulary: tokenizer.json, a SentencePiece .model and a .tiktoken file are")
+
+
+def kept(file: Path) -> TextTokenizer:
+    """As `load`, but read once in a process: again only where the file or the settings beside it have changed."""
+    stats = [each.stat() for each in (file, file.parent / SETTINGS) if each.is_file()]
+    return _kept(file.absolute(), tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats))
+
+
+@lru_cache(maxsize=2)
+def _kept(file: Path, state: tuple[tuple[int, int, int], ...]) -> TextTokenizer:
+    return load(file)
 
 
 def choose(names: Collection[str]) -> str | None:
