@@ -95,7 +95,7 @@ class Stack(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         for block in self.blocks:
             x = block(x)
-        return {"x": x, "cls": x[:, 0]}
+        return {"tokens": x, "cls": x[:, 0]}
 
 
 def run_stack(golden: dict[str, torch.Tensor], depth: int, spec: str) -> dict[str, np.ndarray]:

@@ -69,6 +69,8 @@ def beyond(inputs: int = 37, dtype: type = np.float32) -> np.ndarray:
 @pytest.mark.parametrize("spec", ["int8", "int8:positive=true"])
 def test_sums_are_of_integers(spec: str, unsigned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against integers in numpy, to fp32's rounding of the last two operations; and the canonical graph's outputs."""
+    if not unsigned and matmulinteger.saturates():
+        pytest.skip("this machine's kernels of uint8 x int8 saturate, which is why weights are moved to uint8 on it")
     monkeypatch.setattr(matmulinteger, "saturates", lambda: unsigned)
     model, x = quantised(layers(), spec), beyond()
     reference = run(model, x)

@@ -62,7 +62,7 @@ def made(label: str = "small", blocks: int = 12, limits: Limits = DEMANDED) -> P
         environment={"cpu": "Xeon", "packages": {"numpy": "2.0"}, "governors": ["performance"]},
         model=ours,
         against=theirs,
-        comparison=Comparison(label, "original", ratio([(b, a) for a, b in rounds]), rounds, (15, 10)),
+        comparison=Comparison(label, "original", ratio([(b, a) for a, b in rounds]), rounds),
         fidelity=fidelity,
         limits=judge(limits, ours.latency.p99, fidelity),
         checks=(Check(name="clock", verdict="warn", detail="the system does not say"),),
