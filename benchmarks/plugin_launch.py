@@ -6,11 +6,18 @@ launches.json is what NVIDIA's own `tensorrt.plugin` made of the plugin nodes (t
 `--record` runs): entry, PTX, grid, block, shared memory and scalars. They go to the driver as TensorRT passes them:
 inputs, scalars, outputs.
 
-    python benchmarks/plugin_launch.py --record launches.json [VERSION]      # anywhere: makes the file
+    python benchmarks/plugin_launch.py --record 11.4.0.106 launches.json     # anywhere: makes the file
+
+The C++ plugin library launches the same nodes through its own enqueue, where one names a folder that has it and what
+stands in TensorRT's place (plugin_enqueue.cpp):
+
+    python benchmarks/plugin_launch.py --build plugins.d                     # where TensorRT's headers are: makes it
+    python benchmarks/plugin_launch.py launches.json --library plugins.d
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import subprocess
@@ -23,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SM = "9.0"
+SM, ENQUEUE = "9.0", "enqueue.so"
 TYPES = {"float32": "float", "float16": "half", "int64": "int64", "int32": "int32", "uint8": "uint8"}
 
 
@@ -54,7 +61,23 @@ def record(file: Path, version: str) -> None:
                 for number, (kind, terms) in zip(step.writes, step.node.outputs(), strict=True):
                     tensors[number] = kind, [evaluate(term, shapes) for term in terms]
             found.append({"operator": name, "case": case, "steps": steps, "outputs": plan.outputs})
-    file.write_text(json.dumps({"version": version, "launches": nvidias(asked, version), "cases": found}))
+    launches = [
+        {**told, "operator": node["operator"], "attributes": node["attributes"]}
+        for told, node in zip(nvidias(asked, version), asked, strict=True)
+    ]
+    file.write_text(json.dumps({"version": version, "launches": launches, "cases": found}))
+
+
+def build(folder: Path) -> None:
+    """Compile the plugin library and what calls it, with the headers that the tests have."""
+    from edgetok.tensorrt import library
+    from tests.tensorrt import installed
+
+    source = Path(__file__).with_name("plugin_enqueue.cpp")
+    headers = installed.headers()
+    subprocess.run([sys.executable, "-m", "edgetok", "build-plugins", "-o", folder,
+                    *(word for place in headers for word in ("--headers", place))], check=True)  # fmt: skip
+    subprocess.run(library.command("g++", [source], folder / ENQUEUE, [], headers), check=True)
 
 
 def nvidias(asked: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
@@ -101,15 +124,16 @@ def checked(error: int, what: str) -> None:
         raise RuntimeError(f"{what} gave CUDA error {error}")
 
 
-def play(file: Path) -> None:
-    """Run every recorded case as it was recorded; compare it with the reference and time it."""
+def play(file: Path, folder: Path | None = None) -> None:
+    """Run every recorded case as it was recorded, or by the plugin library in a folder; compare and time it."""
     import torch
 
     from edgetok import plugins
 
     told = json.loads(file.read_text())
     torch.zeros(1, device="cuda")  # makes the context that the driver's calls work in
-    print(f"{torch.cuda.get_device_name()}, launches by TensorRT {told['version']}'s tensorrt.plugin\n")
+    by = f"TensorRT {told['version']}'s tensorrt.plugin" if folder is None else "the plugin library's enqueue"
+    print(f"\n{torch.cuda.get_device_name()}, launches by {by}\n")
     print("| operator | case | launches | error of each output | microseconds |\n|---|---|---|---|---|")
     for case in told["cases"]:
         module = plugins.load(case["operator"])
@@ -119,7 +143,7 @@ def play(file: Path) -> None:
         head = f"| {case['operator']} | {case['case']} | {len(case['steps'])} |"
         try:
             tensors = {at: value.cuda().contiguous() for at, value in enumerate(arguments) if is_tensor(value)}
-            ready = [prepared(told["launches"][step["launch"]], step, tensors) for step in case["steps"]]
+            ready = [prepared(told["launches"][step["launch"]], step, tensors, folder) for step in case["steps"]]
             microseconds = timed(partial(in_order, ready))
             got = [tensors[number].cpu() for number in case["outputs"]]
             print(head, ", ".join(map(difference, got, wanted)), f"| {microseconds:.1f} |")
@@ -136,19 +160,29 @@ def difference(got: torch.Tensor, wanted: torch.Tensor) -> str:
     return f"{(got.double() - wanted.double()).abs().max().item():.1e}"
 
 
-def prepared(node: dict[str, Any], step: dict[str, Any], tensors: dict[int, torch.Tensor]) -> Callable[[], None]:
-    """One launch, its arguments as TensorRT passes them: inputs, scalars, outputs, which are made here."""
+def prepared(
+    node: dict[str, Any], step: dict[str, Any], tensors: dict[int, torch.Tensor], folder: Path | None
+) -> Callable[[], None]:
+    """One launch, whose outputs are made here."""
+    import torch
+
+    named = {kind: dtype for dtype, kind in TYPES.items()}
+    for number, (kind, shape) in zip(step["writes"], node["outputs"], strict=True):
+        tensors[number] = torch.zeros(shape, dtype=getattr(torch, named[kind]), device="cuda")
+    reads, writes = ([tensors[number] for number in step[key]] for key in ("reads", "writes"))
+    return by_driver(node, reads, writes) if folder is None else by_library(node, reads, writes, folder)
+
+
+def by_driver(node: dict[str, Any], reads: list[torch.Tensor], writes: list[torch.Tensor]) -> Callable[[], None]:
+    """As TensorRT was told, its arguments as TensorRT passes them: inputs, scalars, outputs."""
     import torch
 
     cuda, module, function = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
     image, name = node["ptx"].encode() + b"\0", node["kernel"].encode()
     checked(cuda.cuModuleLoadDataEx(ctypes.byref(module), image, 0, None, None), "cuModuleLoadDataEx")
     checked(cuda.cuModuleGetFunction(ctypes.byref(function), module, name), "cuModuleGetFunction")
-    named = {kind: dtype for dtype, kind in TYPES.items()}
-    for number, (kind, shape) in zip(step["writes"], node["outputs"], strict=True):
-        tensors[number] = torch.zeros(shape, dtype=getattr(torch, named[kind]), device="cuda")
-    pointers = [[ctypes.c_void_p(tensors[number].data_ptr()) for number in step[key]] for key in ("reads", "writes")]
-    held = [*pointers[0], *(ctypes.c_int32(scalar) for scalar in node["scalars"]), *pointers[1]]
+    scalars = [ctypes.c_int32(scalar) for scalar in node["scalars"]]
+    held = [*map(pointer, reads), *scalars, *map(pointer, writes)]
     arguments = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
     launch = node["launch"]
     sizes = [launch[f"{kind}_{axis}"] for kind in ("grid", "block") for axis in "xyz"]
@@ -160,6 +194,43 @@ def prepared(node: dict[str, Any], step: dict[str, Any], tensors: dict[int, torc
         checked(error, "cuLaunchKernel")
 
     return run
+
+
+def by_library(
+    node: dict[str, Any], reads: list[torch.Tensor], writes: list[torch.Tensor], folder: Path
+) -> Callable[[], None]:
+    """By the C++ plugin, made of what another of its kind wrote down, as an engine keeps it."""
+    import torch
+
+    from edgetok.tensorrt.library import LIBRARY
+    from edgetok.tensorrt.node import TYPES as NUMBERS
+
+    enqueue, own = ctypes.CDLL(str(folder / ENQUEUE)), node["attributes"]
+    enqueue.made.restype = ctypes.c_void_p
+    names, texts = ((ctypes.c_char_p * len(own))(*(text.encode() for text in part)) for part in (own, own.values()))
+    plugin = enqueue.made(str(folder / LIBRARY).encode(), node["operator"].encode(), len(own), names, texts)
+    if not plugin:
+        raise RuntimeError("the library refuses the node")
+    count, of = len(reads), ctypes.c_int * len(reads)
+    kinds = of(*(NUMBERS[TYPES[str(tensor.dtype)[6:]]] for tensor in reads))
+    ranks = of(*(tensor.ndim for tensor in reads))
+    sizes = (ctypes.c_int64 * (8 * count))()
+    for at, tensor in enumerate(reads):
+        sizes[8 * at : 8 * at + tensor.ndim] = list(tensor.shape)
+    given, taken = ((ctypes.c_void_p * len(part))(*map(pointer, part)) for part in (reads, writes))
+    stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+
+    def run() -> None:
+        assert reads and writes
+        error = enqueue.enqueue(ctypes.c_void_p(plugin), count, kinds, ranks, sizes, given, taken, stream)
+        checked(error, "the plugin's enqueue")
+
+    return run
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Where a tensor lies."""
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def in_order(launches: Sequence[Callable[[], None]]) -> None:
@@ -183,10 +254,21 @@ def timed(call: Callable[[], object], runs: int = 100) -> float:
     return float(start.elapsed_time(end)) * 1e3 / runs
 
 
+def main() -> None:
+    """Record, build, or run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("launches", nargs="?", type=Path, help="the file")
+    parser.add_argument("--record", metavar="VERSION", help="make the file with this TensorRT's Python")
+    parser.add_argument("--build", metavar="FOLDER", type=Path, help="make the plugin library and what calls it")
+    parser.add_argument("--library", metavar="FOLDER", type=Path, help="launch by the plugin library in it")
+    chosen = parser.parse_args()
+    if chosen.build:
+        build(chosen.build)
+    if chosen.record:
+        record(chosen.launches, chosen.record)
+    elif chosen.launches:
+        play(chosen.launches, chosen.library)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--record"]:
-        record(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "11.4.0.106")
-    elif len(sys.argv) == 2:
-        play(Path(sys.argv[1]))
-    else:
-        raise SystemExit(__doc__)
+    main()

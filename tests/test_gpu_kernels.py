@@ -92,11 +92,16 @@ GUARDED = """
     print(json.dumps(told))
 """
 COMPILED = """
-    name, sms, told = sys.argv[1], map(int, sys.argv[2:]), []
-    _, given = next(iter(plugins.load(name).cases()))
-    for sm in sms:
-        launches = gpu.launches(name, sm)(*map(half, given))[0]
-        told += [[sm, launch.kernel.__name__, launch.ptx(sm)] for launch in launches]
+    name, cases, told, seen = sys.argv[1], list(plugins.load(sys.argv[1]).cases()), [], set()
+    for _, given in cases if sys.argv[2] == "every case" else cases[:1]:
+        for tensors in (given, tuple(map(half, given))):
+            for sm in map(int, sys.argv[3:]):
+                for launch in gpu.launches(name, sm)(*tensors)[0]:
+                    kinds = [value.dtype if torch.is_tensor(value) else None for value in launch.arguments.values()]
+                    one = sm, launch.kernel.__name__, str(launch.constants), str(kinds)
+                    if one not in seen:
+                        told.append([sm, launch.kernel.__name__, launch.ptx(sm)])
+                    seen.add(one)
     print(json.dumps(told))
 """
 
@@ -142,8 +147,8 @@ def test_kernels_stay_within_their_tensors(name: str) -> None:
         assert same and whole, case
 
 
-def check_ptx(name: str, *sms: int) -> None:
-    for sm, kernel, ptx in apart(COMPILED, name, *map(str, sms)):
+def check_ptx(name: str, cases: str, *sms: int) -> None:
+    for sm, kernel, ptx in apart(COMPILED, name, cases, *map(str, sms)):
         assert isinstance(sm, int) and isinstance(ptx, str)
         major, minor = divmod(gpu.PTX[sm], 10)
         assert f".version {major}.{minor}\n" in ptx
@@ -153,15 +158,15 @@ def check_ptx(name: str, *sms: int) -> None:
 
 @pytest.mark.parametrize("name", gpu.names())
 def test_kernels_compile_for_orin(name: str) -> None:
-    """For compute capability 8.7, in a PTX version that JetPack 6's driver reads."""
-    check_ptx(name, 87)
+    """Every form of every case for compute capability 8.7, in a PTX version that JetPack 6's driver reads."""
+    check_ptx(name, "every case", 87)
 
 
 @pytest.mark.more
 @pytest.mark.parametrize("name", gpu.names())
 def test_kernels_compile_for_every_target(name: str) -> None:
     """For each compute capability, in a PTX version that its oldest driver reads."""
-    check_ptx(name, *gpu.PTX)
+    check_ptx(name, "one case", *gpu.PTX)
 
 
 def test_what_is_compiled_ahead_reads_sixteen_bytes_at_once() -> None:

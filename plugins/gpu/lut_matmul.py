@@ -28,8 +28,10 @@ def unit_of(codes, units, known, BITS: tl.constexpr):
     if BITS == 3:
         low = tl.load(codes + units * 3, known, 0).to(tl.int32)
         middle = tl.load(codes + units * 3 + 1, known, 0).to(tl.int32)
-        return low | (middle << 8) | (tl.load(codes + units * 3 + 2, known, 0).to(tl.int32) << 16)
-    return tl.load(codes + units, known, 0)
+        unit = low | (middle << 8) | (tl.load(codes + units * 3 + 2, known, 0).to(tl.int32) << 16)
+    else:  # a second return would have another type
+        unit = tl.load(codes + units, known, 0)
+    return unit
 
 
 @triton.jit
