@@ -80,6 +80,7 @@ def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-cases", action="store_true")
+    parser.add_argument("--compile-seconds", type=float, default=300, help="torch.compile is tried for so long")
     parser.add_argument("--tune", action="store_true", help="only print the fastest tiles of match and merge")
     parser.add_argument("--json", type=Path, help="keep everything here")
     parser.add_argument("--launches", type=Path, help="what plugin_launch.py --record wrote")
@@ -96,7 +97,7 @@ def main() -> None:
         "cases": lambda: [] if chosen.no_cases else list(cases()),
         "merging": lambda: gpu_merging.target(glue=False),
         "merging with ToMe's order": lambda: gpu_merging.target(glue=True),
-        "operators": gpu_operators.table,
+        "operators": lambda: gpu_operators.table(chosen.compile_seconds),
     }
     for name, step in steps.items():
         kept[name] = step()
