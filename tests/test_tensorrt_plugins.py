@@ -187,7 +187,7 @@ def test_real_kernels_become_nodes() -> None:
         own = installed.environment(Path.cwd(), installed.package("triton==3.9.0"))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}", "-k", "with_triton"]
         done = subprocess.run(command, env=own | {"TRITON_DEFAULT_FP_FUSION": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout
+        assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout
 
 
 def one(operator: str, inputs: dict[str, tuple[ir.DataType, list[int | str]]], **attributes: int | float) -> ir.Model:
@@ -253,6 +253,20 @@ def test_types_and_sizes_that_plugins_do_not_take_keep_their_body_with_triton() 
     for made in (matching(ir.DataType.DOUBLE), product(["batch", "tokens", 64])):
         with pytest.raises(Refusal, match="no operator of this graph has a kernel"):
             lowering.lower(made, ORIN, api.kernel_of)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="test_real_kernels_become_nodes runs it")
+def test_the_library_has_every_node_with_triton() -> None:
+    """That of FarthestPoints among them, whose second kernel is GreedySelect's."""
+    kinds = {"x": [2, 40, 32], "weight": [1, 1], "bias": [1, 1]}
+    made = one("FarthestPoints", {name: (ir.DataType.FLOAT, shape) for name, shape in kinds.items()})
+    count = g.constant(made.graph, np.array([6]))
+    farthest = next(node for node in made.graph if node.op_type == "FarthestPoints")
+    farthest.resize_inputs(4)
+    farthest.replace_input_with(3, count)
+    assert lowering.lower(made, ORIN, api.kernel_of) == {"FarthestPoints": 1}
+    assert [node.op_type for node in made.graph] == ["FarthestPoints_distances", "GreedySelect_select"]
+    assert {node.op_type for node in made.graph} <= set(api.operators())
 
 
 def attending(operator: str, **attributes: int | float) -> ir.Model:

@@ -162,7 +162,9 @@ def _plan(operator: str, steps: Any, outputs: list[int], sm: str) -> Plan:
                 for key in writes
             ),
         )  # fmt: skip
-        called = operator if len(steps[0]) == 1 else f"{operator}_{launch.kernel.__name__}"
+        file = launch.kernel.fn.__module__.rpartition(".")[2]  # FarthestPoints ends with the kernel of GreedySelect
+        home = plugins.load(file).function.name
+        called = operator if len(steps[0]) == 1 else f"{home}_{launch.kernel.__name__}"
         found.append(Step(called, node, tuple(reads.values()), tuple(writes.values())))
     return Plan(tuple(found), tuple(outputs))
 

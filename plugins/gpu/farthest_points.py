@@ -1,5 +1,8 @@
 """FarthestPoints: distances tile by tile with the tensor cores, then GreedySelect's kernel on them.
 
+In fp32 each factor is the sum of two TF32 numbers and each product that of three (`tf32x3`), which keeps fp32's
+precision; compute capability 7.5 has no TF32 and multiplies beside its tensor cores.
+
 The N x N distances of a sample are written, in fp32, and one row of them is read for each choice. Multiplying all
 tokens by the last one at each step instead needs no N x N, and took 60 us a step on an H200 (576 tokens of 1024).
 """
@@ -22,7 +25,7 @@ TILE, WIDEST = 32, 64
 @triton.jit
 def distances(
     x, weight, bias, distance, nearest, N, D, weight_batch, weight_row, bias_batch, bias_row,
-    TILE: tl.constexpr, TILE_D: tl.constexpr, NEVER: tl.constexpr,
+    TILE: tl.constexpr, TILE_D: tl.constexpr, NEVER: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Weighted distances (B, N, N) of one tile of rows, and to the nearest other token (B, N), fp32."""
     sample, rows = tl.program_id(1), tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -40,7 +43,7 @@ def distances(
             part = start + parts
             mine = tl.load(x + rows[:, None] * D + part, (rows[:, None] < N) & (part < D), 0.0)
             other = tl.load(x + column[None, :] * D + part[:, None], inside[None, :] & (part[:, None] < D), 0.0)
-            cosine = tl.dot(mine, other, cosine, input_precision="ieee")
+            cosine = tl.dot(mine, other, cosine, input_precision="tf32x3" if PARTS else "ieee")
         worth = tl.load(weight + column * weight_row, inside, 0.0).to(tl.float32)
         shift = tl.load(bias + column * bias_row, inside, float("-inf")).to(tl.float32)
         far = (1.0 - cosine) * worth[None, :] + shift[None, :]
@@ -53,7 +56,7 @@ def distances(
 
 
 def launches(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: int
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: int, sm: int = 80, **tuned: int
 ) -> tuple[list[Launch], tuple[torch.Tensor, ...]]:
     """What is launched, and the chosen tokens, which it fills in."""
     import torch
@@ -64,14 +67,15 @@ def launches(
     weight, bias = weight.expand(batch, tokens), bias.expand(batch, tokens)
     distance = x.new_empty(batch, tokens, tokens, dtype=torch.float32)
     nearest = distance.new_empty(batch, tokens)
+    sizes = {"TILE": TILE, "TILE_D": min(WIDEST, power_of_two(width))} | tuned
     first = Launch(
-        distances, (tiles(tokens, TILE), batch),
+        distances, (tiles(tokens, sizes["TILE"]), batch),
         {
             "x": x.contiguous(), "weight": weight, "bias": bias, "distance": distance, "nearest": nearest,
             "N": tokens, "D": width, "weight_batch": weight.stride(0), "weight_row": weight.stride(1),
             "bias_batch": bias.stride(0), "bias_row": bias.stride(1),
         },
-        {"TILE": TILE, "TILE_D": min(WIDEST, power_of_two(width)), "NEVER": NEVER},
+        {**sizes, "NEVER": NEVER, "PARTS": int(x.dtype == torch.float32 and sm >= 80)},
     )  # fmt: skip
     then, outputs = greedy_select.launches(distance, nearest, count, "max_min")
     return [first, *then], outputs

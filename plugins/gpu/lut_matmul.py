@@ -54,7 +54,7 @@ def weights_of(unit, table, scale, BITS: tl.constexpr, kind: tl.constexpr):
 @triton.jit
 def product(
     x, codes, codebook, scales, y, M, N, K, UNITS, GROUPS, OUTPUTS_PER_TABLE,
-    BITS: tl.constexpr, PLANES: tl.constexpr, EIGHTHS: tl.constexpr, EVEN: tl.constexpr,
+    BITS: tl.constexpr, PLANES: tl.constexpr, EIGHTHS: tl.constexpr, EVEN: tl.constexpr, NARROW: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, TILE_U: tl.constexpr,
 ):  # fmt: skip
     """y (M, N) of one tile; EIGHTHS units share a scale."""
@@ -73,8 +73,7 @@ def product(
     known = inside & (units * 8 < K)
     unit = unit_of(codes, units, known, BITS)
     scale = tl.load(scales + units // EIGHTHS * PLANES, known, 0.0)
-    # Rounded to x's type before they leave their thread, if nothing is to be added to them.
-    kind: tl.constexpr = x.dtype.element_ty if PLANES == 1 and TILE_M > 1 else tl.float32
+    kind: tl.constexpr = x.dtype.element_ty if NARROW else tl.float32  # rounded before they leave their thread
     sums = tl.zeros([TILE_N, TILE_U * 8], tl.float32)
     total = tl.zeros([TILE_M, TILE_N], tl.float32)
     for _ in tl.range(0, K, TILE_U * 8, num_stages=1):  # the next tile is read here, before this one is multiplied
@@ -125,7 +124,9 @@ def launches(
     warps = 4
     if sm < 80 and rows > 1 and x.element_size() == 2:  # without Triton's tensor cores larger tiles spill registers
         sizes, warps = {"TILE_M": 16 if rows <= 16 else 64, "TILE_N": 16 if rows <= 16 else 32, "TILE_U": 4}, 8
+    warps = tuned.pop("warps", warps)
     sizes |= tuned
+    # What is added to others stays in fp32; and for Hopper's tensor cores Triton 3.6 fails at what is not rounded last.
     launch = Launch(
         product, (tiles(outputs, sizes["TILE_N"]), tiles(rows, sizes["TILE_M"])),
         {
@@ -135,7 +136,7 @@ def launches(
         },
         {
             "BITS": bits, "PLANES": planes, "EIGHTHS": block // EIGHT, "EVEN": int(inner % EIGHT == 0),
-            **sizes,
+            "NARROW": int(planes == 1 and 1 < sizes["TILE_M"] <= (16 if sm == 90 else 128)), **sizes,
         },
         warps=warps, stages=1,
     )  # fmt: skip
