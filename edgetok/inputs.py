@@ -181,14 +181,31 @@ def _read_arrays(files: Sequence[str], specs: "Sequence[TensorSpec]") -> "dict[s
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def _check_header(member: IO[bytes], spec: "TensorSpec") -> None:
-    """Refuse an array that does not fit before anything is allocated for it."""
+def samples_in(file: str) -> int:
+    """How many samples a file holds: as many as the first array of an .npz has rows, one otherwise."""
+    if Path(file).suffix != ".npz":
+        return 1
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as member:
+            shape, _ = _header(member, file)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, IndexError):  # which is told where it is loaded
+        return 1
+    return shape[0] if shape else 1
+
+
+def _header(member: IO[bytes], name: str) -> "tuple[tuple[int, ...], np.dtype[Any]]":
     from numpy.lib import format as npy
 
     version = npy.read_magic(member)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{spec.name} has npy version {version}, for arrays of records")
+        raise ValueError(f"{name} has npy version {version}, for arrays of records")
     shape, _, kind = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(member)
+    return shape, kind
+
+
+def _check_header(member: IO[bytes], spec: "TensorSpec") -> None:
+    """Refuse an array that does not fit before anything is allocated for it."""
+    shape, kind = _header(member, spec.name)
     _check_type_and_shape(
         spec, kind, shape, {}, first=1
     )  # several files make one batch: its size is checked when it is whole

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgetok.device import Device
+from edgetok.device import ON_GPU, Device
 from edgetok.errors import DeviceError, UnknownName
 from edgetok.files import text_of
 
@@ -94,14 +94,16 @@ def resolve(
 
     Args:
         name: "cpu" is the processor's profile; "auto" that of the board or card, if the runtime computes there, and the
-            processor's otherwise; any other name must be this machine.
+            processor's otherwise; any other name must be this machine. onnxruntime-gpu computes on any card, whether
+            its profile lists it or not.
         devices: every profile.
         machine: instead of the one this runs on.
         runtime: what computes. A graphics card in a PC is not what onnxruntime's CPU wheel runs on.
 
     Raises:
         UnknownName: no profile has that name.
-        DeviceError: the profile is of another machine; nothing is ever timed under a name that is not its own.
+        DeviceError: the profile is of another machine; nothing is ever timed under a name that is not its own. Or the
+            runtime computes on a card, and the profile is the processor's.
     """
     known = {device.name: device for device in devices}
     machine = machine or Machine.read()
@@ -110,11 +112,18 @@ def resolve(
     if name in ("cpu", "auto"):
         found = [known[each] for each in names if known[each].kind == "cpu"]
         if name == "auto":
-            found = [known[each] for each in names if runtime in known[each].offered] or found
+            cards = [known[each] for each in names if known[each].kind == "gpu" and runtime == "onnxruntime-gpu"]
+            found = [known[each] for each in names if runtime in known[each].offered] or cards or found
         if not found:
             kind = "CPU profile" if name == "cpu" else "profile"
             raise DeviceError(f"no {kind} describes this machine: {told}; add a file to devices/")
-        return max(found, key=machine.closeness)
+        closest = max(found, key=machine.closeness)
+        if runtime in ON_GPU and closest.kind == "cpu":
+            raise DeviceError(
+                f"{runtime} computes on a graphics card, not on {closest.name}: {told}; "
+                "say --on auto where edgetok devices lists the card"
+            )
+        return closest
     if name not in known:
         raise UnknownName("device", name, ["auto", "cpu", *known])
     if name not in names:

@@ -227,8 +227,11 @@ def first_sample(bundle: Bundle) -> Arrays:
 
 
 def _from_file(bundle: Bundle, file: str, batch: int | None = None) -> Arrays:
-    """One sample, as often as the bundle's fixed batch, or the batch given, asks for it."""
-    return bundle.load([file] * (batch or bundle.manifest.recipe.batch or 1))
+    """The file's samples, as often as the bundle's fixed batch, or the batch given, asks for them."""
+    from edgetok.inputs import samples_in
+
+    wanted = batch or bundle.manifest.recipe.batch or 1
+    return bundle.load([file] * max(1, wanted // samples_in(file)))
 
 
 def _preparing(bundle: Bundle, file: str, batch: int) -> tuple[Part]:
