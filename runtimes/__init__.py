@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
+from types import GenericAlias
 from typing import TYPE_CHECKING, ClassVar
 
 from edgetok.errors import UnknownName, UsageError
@@ -143,5 +144,6 @@ def load(name: str) -> type[Runtime]:
 def _classes() -> dict[str, type[Runtime]]:
     """Every file of this folder that defines a runtime; none imports its package before it is activated."""
     modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
-    found = (each for module in modules for each in vars(module).values() if isinstance(each, type))
-    return {each.name: each for each in found if issubclass(each, Runtime) and each is not Runtime}
+    found = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
+    named = [each for each in found if not isinstance(each, GenericAlias)]  # dict[str, int] is a type in Python 3.10
+    return {each.name: each for each in named if issubclass(each, Runtime) and each is not Runtime}

@@ -3,8 +3,8 @@
 Eight codes are a unit, BITS bytes that one load reads. A thread looks up all codes of its units, so that neither codes
 nor levels pass through shared memory, and holds eight neighbouring weights, which are stored together for the tensor
 cores. One row of x is multiplied in fp32 where the weights are; more rows read their tile of x, and the next units,
-while the tile before is multiplied. Products are of x's type, sums in fp32. docs/gpu.md counts the instructions; it has
-not been timed on a card.
+while the tile before is multiplied. Products are of x's type, sums in fp32. On an H200 looking up takes most of the
+time, whatever the tiles: docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -35,38 +35,19 @@ def unit_of(codes, units, known, BITS: tl.constexpr):
 
 
 @triton.jit
-def levels_of(table, plane: tl.constexpr, BITS: tl.constexpr):
-    """A plane's levels for each output, (N, 16), across the lanes of a warp, fewer again and again; 256 stay in memory.
-
-    Lanes hand levels to each other in a quarter of the time that looking up in memory takes, and Triton 3.6 fails at
-    rows of 4.
-    """
-    table += plane << BITS
-    if BITS == 8:
-        levels = table
-    else:
-        levels = tl.load(table + (tl.arange(0, 16) & ((1 << BITS) - 1))[None, :])
-    return levels
-
-
-@triton.jit
-def weight_of(unit, number: tl.constexpr, levels, scale, BITS: tl.constexpr, kind: tl.constexpr):
+def weight_of(unit, number: tl.constexpr, table, scale, BITS: tl.constexpr, kind: tl.constexpr):
     """One weight of each unit."""
-    code = ((unit >> (number * BITS)) & ((1 << BITS) - 1)).to(tl.int32)
-    if BITS == 8:
-        level = tl.load(levels + code)
-    else:
-        level = tl.gather(levels, code, 1)
-    return (level * scale.to(tl.float32)).to(kind)
+    code = (unit >> (number * BITS)) & ((1 << BITS) - 1)
+    return (tl.load(table + code.to(tl.int32)) * scale.to(tl.float32)).to(kind)
 
 
 @triton.jit
-def weights_of(unit, levels, scale, BITS: tl.constexpr, kind: tl.constexpr):
+def weights_of(unit, table, scale, BITS: tl.constexpr, kind: tl.constexpr):
     """The weights of units (N, U), in their order: (N, 8 U)."""
-    fours = tl.join(weight_of(unit, 0, levels, scale, BITS, kind), weight_of(unit, 4, levels, scale, BITS, kind))
-    fives = tl.join(weight_of(unit, 1, levels, scale, BITS, kind), weight_of(unit, 5, levels, scale, BITS, kind))
-    sixes = tl.join(weight_of(unit, 2, levels, scale, BITS, kind), weight_of(unit, 6, levels, scale, BITS, kind))
-    sevens = tl.join(weight_of(unit, 3, levels, scale, BITS, kind), weight_of(unit, 7, levels, scale, BITS, kind))
+    fours = tl.join(weight_of(unit, 0, table, scale, BITS, kind), weight_of(unit, 4, table, scale, BITS, kind))
+    fives = tl.join(weight_of(unit, 1, table, scale, BITS, kind), weight_of(unit, 5, table, scale, BITS, kind))
+    sixes = tl.join(weight_of(unit, 2, table, scale, BITS, kind), weight_of(unit, 6, table, scale, BITS, kind))
+    sevens = tl.join(weight_of(unit, 3, table, scale, BITS, kind), weight_of(unit, 7, table, scale, BITS, kind))
     return tl.reshape(tl.join(tl.join(fours, sixes), tl.join(fives, sevens)), [unit.shape[0], unit.shape[1] * 8])
 
 
@@ -84,7 +65,6 @@ def product(
     own, inside = (rows < M)[:, None], (outputs < N)[:, None]
     of_table = tl.minimum(outputs, N - 1) // OUTPUTS_PER_TABLE  # what is no output looks up too, and is not stored
     table = (codebook + of_table * (PLANES << BITS))[:, None]
-    levels = levels_of(table, 0, BITS)
     codes += outputs[:, None].to(tl.int64) * UNITS * (3 if BITS == 3 else 1)
     scales += outputs[:, None].to(tl.int64) * GROUPS * PLANES
     x += rows[:, None].to(tl.int64) * K
@@ -97,10 +77,10 @@ def product(
     sums = tl.zeros([TILE_N, TILE_U * 8], tl.float32)
     total = tl.zeros([TILE_M, TILE_N], tl.float32)
     for _ in tl.range(0, K, TILE_U * 8, num_stages=1):  # the next tile is read here, before this one is multiplied
-        now, weight = part, weights_of(unit, levels, scale, BITS, kind)
+        now, weight = part, weights_of(unit, table, scale, BITS, kind)
         for plane in tl.static_range(1, PLANES):
             more = tl.load(scales + units // EIGHTHS * PLANES + plane, known, 0.0)
-            weight += weights_of(unit, levels_of(table, plane, BITS), more, BITS, kind)
+            weight += weights_of(unit, table + (plane << BITS), more, BITS, kind)
         inner += TILE_U * 8
         units += TILE_U
         part = tl.load(x + inner, own & (inner < K), 0.0)
@@ -135,13 +115,17 @@ def launches(
     y = x.new_empty(*x.shape[:-1], outputs)
     words = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # a unit each
     read = codes.contiguous().view(words[bits]) if bits in words else codes.contiguous()
+    warps = 4
     if rows == 1:
         sizes = {"TILE_M": 1, "TILE_N": 4, "TILE_U": 128}
     elif rows <= 16:
         sizes = {"TILE_M": 16, "TILE_N": 16, "TILE_U": 32}
     else:  # fp32 is multiplied beside the tensor cores, where a larger tile has no room in the registers
         sizes = {"TILE_M": 128 if x.element_size() == 2 else 64, "TILE_N": 64, "TILE_U": 8}
-    warps = 4
+        if sm == 90 and x.element_size() == 2:  # the fastest of 15 and of 10 on an H200: a third less time than that
+            sizes = {"TILE_M": 128, "TILE_N": 32, "TILE_U": 16}
+            if rows > 512:
+                sizes, warps = {"TILE_M": 256, "TILE_N": 128, "TILE_U": 8}, 8
     if sm < 80 and rows > 1 and x.element_size() == 2:  # without Triton's tensor cores larger tiles spill registers
         sizes, warps = {"TILE_M": 16 if rows <= 16 else 64, "TILE_N": 16 if rows <= 16 else 32, "TILE_U": 4}, 8
     warps = tuned.pop("warps", warps)
@@ -156,7 +140,7 @@ def launches(
         },
         {
             "BITS": bits, "PLANES": planes, "EIGHTHS": block // EIGHT, "EVEN": int(inner % EIGHT == 0),
-            "NARROW": int(planes == 1 and 1 < sizes["TILE_M"] <= (16 if sm == 90 else 128)), **sizes,
+            "NARROW": int(planes == 1 and 1 < sizes["TILE_M"] <= (16 if sm == 90 else 256)), **sizes,
         },
         warps=warps, stages=1,
     )  # fmt: skip
