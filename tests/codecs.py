@@ -28,7 +28,7 @@ def frozen(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def fitted(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
-    """The model with codebooks drawn from what its encoder leaves for them of a recording: else all ids are one.
+    """The model with codebooks drawn near what its encoder leaves for them of a recording: else all ids are one.
 
     The encoder's biases become small: as transformers draws them they outweigh what it hears a hundred times.
     """
@@ -43,7 +43,8 @@ def fitted(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
         del codebook.quantize  # the class's again
         rows = torch.randint(len(latents), (codebook.codebook_size,), generator=generator)
         kept = codebook.embed_sum if hasattr(codebook, "embed_sum") else codebook.embed
-        kept.copy_(latents[rows])
+        near = torch.randn(len(rows), latents.shape[1], generator=generator) * latents.std() / 3
+        kept.copy_(latents[rows] + near)  # on them, nothing would be left for the next codebook, and codes be the same
         if hasattr(codebook, "_embed"):
             codebook._embed = None
         return codebook.quantize(latents)
