@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: inputs lie on the card before the clock starts. Never run on a card (docs/tensorrt.md).
+"""ONNX Runtime's CUDA provider: inputs lie on the card before the clock starts. Run on an H200 (docs/tensorrt.md).
 
 With the model's sizes fixed it is recorded as a CUDA graph: an open batch would change shapes, which a graph cannot.
 """
