@@ -1,4 +1,4 @@
-"""What a bundle accepts on a machine that rounds otherwise: tests/test_activations.py has that of rounded activations."""
+"""What a bundle accepts on a machine that rounds otherwise; of rounded activations: tests/test_activations.py."""
 
 from pathlib import Path
 
