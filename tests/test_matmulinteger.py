@@ -94,6 +94,25 @@ def model_bias() -> np.ndarray:
     return g.constant_of(add.inputs[0]).astype(np.float64)
 
 
+@pytest.mark.parametrize(("spec", "arithmetic", "form"), [
+    ("int8", "a32", "MatMulInteger"), ("int4", "a8", "MatMulNBits"),
+])  # fmt: skip
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_stays_alone(spec: str, arithmetic: str, form: str, value: float) -> None:
+    """The others keep every bit. A NaN itself becomes a number: integers have none (docs/quantisation.md)."""
+    model = layers(inputs=64)
+    if form == "MatMulNBits":
+        for linear in find_linears(model.graph):
+            linear.node.replace_input_with(0, model.graph.inputs[0])
+    assert lowering.lower(quantised(model, spec), arithmetic, has_native=False) == {form: 3}
+    spoilt = beyond(64)
+    clean = run(model, spoilt)
+    spoilt[0, 1, 5] = value
+    for got, wanted in zip(run(model, spoilt), clean, strict=True):
+        np.testing.assert_array_equal(got[1], wanted[1])
+        np.testing.assert_array_equal(got[0, [0, 2]], wanted[0, [0, 2]])
+
+
 def test_one_node_for_each_product() -> None:
     """The bias in it, one byte for each weight, one rounding for three products, and the layers' names."""
     model = quantised(layers())
