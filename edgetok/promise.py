@@ -1,14 +1,16 @@
 """Whether a bundle gives on this machine the outputs that it promises for its samples.
 
 Another machine rounds otherwise, so outputs may be off by a little. Where a hair decides, by more: rounded activations
-fall to the next level, ids to the next code, attention picks other keys and tokens merge with others, of which every
-later token hears. What is accepted then is said below, and is nearer to the promise than to another model's outputs.
+fall to the next level, ids to the next code, attention picks other keys and, in half precision, tokens merge with
+others, of which every later token hears. What is accepted then is said below, and is nearer to the promise than to
+another model's outputs. A sample whose tokens merge otherwise says nothing of the others: those are held to the bound
+in every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgetok.errors import BundleError
 from edgetok.fidelity import SAME_IDS, same_ids
@@ -29,8 +31,8 @@ def check_promised(bundle: Bundle, got: Mapping[str, np.ndarray], arithmetic: Ar
     """Hold outputs to those that a bundle promises for its samples.
 
     Returns:
-        For each output its largest error as a share of its largest value. Of the better half of its rows, where
-        attention picks keys or tokens are reduced; of ids, the share that are other ones.
+        For each output its largest error as a share of its largest value: of the better half, where `halved` names
+        one. Of ids, the share that are other ones.
 
     Raises:
         BundleError: an output is off by more than is accepted.
@@ -44,9 +46,15 @@ def check_promised(bundle: Bundle, got: Mapping[str, np.ndarray], arithmetic: Ar
     }
 
 
-def chooses(bundle: Bundle) -> bool:
-    """Whether near-ties may move rows, of which the better half counts then: keys are picked, or tokens reduced."""
-    return bool(bundle.manifest.sparse or bundle.manifest.schedule)
+def halved(bundle: Bundle) -> Literal["rows", "samples"] | None:
+    """Of what near-ties may move fewer than half: rows, where attention picks keys; samples, where tokens are reduced.
+
+    In fp32 no near-tie of a reduction has been seen. In fp16 the C++ operators chose other tokens than plain ONNX
+    Runtime in 5 of 32 samples of a ViT-B with drawn weights, which they moved as a whole.
+    """
+    if bundle.manifest.sparse:
+        return "rows"
+    return "samples" if bundle.manifest.schedule and bundle.manifest.recipe.dtype != "fp32" else None
 
 
 def _check_ids(bundle: Bundle, name: str, got: np.ndarray, wanted: np.ndarray) -> float:
@@ -65,11 +73,12 @@ def _check_numbers(bundle: Bundle, name: str, got: np.ndarray, wanted: np.ndarra
     recipe = bundle.manifest.recipe
     error = got.astype(np.float64) - wanted
     scale = max(float(np.abs(wanted).max(initial=0)), 1e-30)
-    if chooses(bundle) and error.ndim > 1:
-        rows = np.abs(error).max(axis=-1, initial=0) / scale
-        largest = float(np.quantile(rows, 0.5, method="higher"))
-    else:
+    of, least = halved(bundle), _least_db(bundle, name, arithmetic)
+    if of is None or error.ndim < 2 or least is None:
         largest = float(np.abs(error).max(initial=0)) / scale
+    else:
+        axes = -1 if of == "rows" else tuple(range(1, error.ndim))
+        largest = float(np.quantile(np.abs(error).max(axis=axes, initial=0) / scale, 0.5, method="higher"))
     off = f"output {name!r} is off by {largest:.1e} of its largest value"
 
     rounds = arithmetic == "a8" or recipe.activations is not None
@@ -77,7 +86,6 @@ def _check_numbers(bundle: Bundle, name: str, got: np.ndarray, wanted: np.ndarra
     if not rounds and not largest <= bound:  # a NaN must not pass
         raise BundleError(f"{bundle.path}: on this machine {off}, at most {bound:g} is accepted; {DOCTOR}")
 
-    least = _least_db(bundle, name, arithmetic)
     noise, signal = float(np.square(error).sum()), float(np.square(wanted, dtype=np.float64).sum())
     if least is not None and not noise <= 10 ** (-least / 10) * signal:
         why = "with rounded activations" if rounds else "with keys or tokens chosen otherwise"
@@ -92,7 +100,7 @@ def _least_db(bundle: Bundle, output: str, arithmetic: Arithmetic) -> float | No
         each.sqnr_db for each in bundle.manifest.fidelity if each.output == output and each.sqnr_db is not None
     ]  # to the original: rounding in the graph may move an output as far again
     allowed = [LEAST_A8_DB] if arithmetic == "a8" else []
-    if bundle.manifest.recipe.activations is not None or bundle.manifest.schedule:
+    if bundle.manifest.recipe.activations is not None or halved(bundle) == "samples":
         allowed += known
     if bundle.manifest.sparse:
         allowed += [sqnr + NEARER_DB for sqnr in known]

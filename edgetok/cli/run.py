@@ -51,7 +51,7 @@ def command(
     """Run a bundle: on your files, or on its own samples, whose results it knows."""
     from edgetok import api, runtimes
     from edgetok.api import remote
-    from edgetok.promise import chooses
+    from edgetok.promise import halved
 
     if out is not None:
         _check_file(out)
@@ -82,7 +82,7 @@ def command(
         "written": None if out is None else str(out),
     }
     if errors:
-        data |= {"errors": errors, "of_half_the_rows": chooses(model.bundle)}
+        data |= {"errors": errors, "errors_of_half_the": halved(model.bundle)}
     return Answer(data, lambda console: _render(data, console))
 
 
@@ -137,7 +137,7 @@ def _off(errors: dict[str, float], data: dict[str, Any]) -> str:
     whole = integers if "ids" in integers else set()
     others = max((errors[name] for name in whole), default=0.0)
     worst = max((error for name, error in errors.items() if name not in whole), default=0.0)
-    of = "half of the rows off" if data.get("of_half_the_rows") else "off"
+    of = f"half of the {half} off" if (half := data.get("errors_of_half_the")) else "off"
     told = [f"{of} by at most {worst:.1e} of an output's largest value"] if worst else []
     told += [f"{others:.2%} of the ids are other ones"] if others else []
     return ", ".join(told) or "not one bit differs"
