@@ -1,6 +1,6 @@
 """A card's first hour in one command: what the kernels give and how fast they are, printed and kept as JSON.
 
-    PYTHONPATH=. python benchmarks/gpu_kernels.py --json card.json     # torch with CUDA and Triton; about 8 minutes
+    PYTHONPATH=. python benchmarks/gpu_kernels.py --json card.json     # torch with CUDA and Triton; about 4 minutes
 
 First every operator on every case of its plugin, in fp32 and fp16, against the plain PyTorch reference in fp64. Then
 merging beside ViT-B (gpu_merging.py), and one table of all operators at models' sizes (gpu_operators.py). `--launches`

@@ -146,4 +146,6 @@ def cases() -> Iterator[tuple[str, tuple[object, ...]]]:
     yield "one_row", random(4, 21, 52, 16, rows=(1,))
     yield "one_row_of_planes", random(3, 7, 64, 16, planes=2, rows=(1,))
     yield "many_rows", random(4, 70, 136, 24, tables=7, rows=(3, 50))
+    yield "more_rows", random(4, 140, 72, 24, rows=(600,))
+    yield "many_rows_of_planes", random(4, 12, 64, 16, planes=2, rows=(40,))
     yield "codebook_per_outputs", random(4, 12, 64, 16, tables=3, planes=2)

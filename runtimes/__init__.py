@@ -8,12 +8,11 @@ if __name__ != "edgetok.runtimes":
     raise ImportError(f"import edgetok.runtimes, not {__name__}: it would be a second copy")
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from types import GenericAlias
 from typing import TYPE_CHECKING, ClassVar
 
 from edgetok.errors import UnknownName, UsageError
@@ -143,7 +142,12 @@ def load(name: str) -> type[Runtime]:
 
 def _classes() -> dict[str, type[Runtime]]:
     """Every file of this folder that defines a runtime; none imports its package before it is activated."""
-    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
-    found = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
-    named = [each for each in found if not isinstance(each, GenericAlias)]  # dict[str, int] is a type in Python 3.10
-    return {each.name: each for each in named if issubclass(each, Runtime) and each is not Runtime}
+    for info in iter_modules(__path__):
+        import_module(f"{__name__}.{info.name}")
+    return {each.name: each for each in _derived(Runtime) if each.__module__.startswith(__name__)}
+
+
+def _derived(of: type[Runtime]) -> Iterator[type[Runtime]]:
+    for each in of.__subclasses__():
+        yield each
+        yield from _derived(each)

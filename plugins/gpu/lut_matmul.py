@@ -97,6 +97,22 @@ def product(
     tl.store(at, total.to(y.dtype.element_ty), own & (outputs < N)[None, :])
 
 
+def tiles_for(rows: int, half: bool, sm: int) -> dict[str, int]:
+    """What is fast; `half` of x in 16 bits: fp32 is multiplied beside the tensor cores, with less room in registers."""
+    if rows == 1:
+        return {"TILE_M": 1, "TILE_N": 4, "TILE_U": 128, "warps": 4}
+    if half and sm < 80:  # Triton has no tensor cores there, and larger tiles spill registers
+        few = rows <= 16
+        return {"TILE_M": 16 if few else 64, "TILE_N": 16 if few else 32, "TILE_U": 4, "warps": 8}
+    if rows <= 16:
+        return {"TILE_M": 16, "TILE_N": 16, "TILE_U": 32, "warps": 4}
+    if half and sm == 90:  # of 15 settings for 197 rows and 10 for 1576 the fastest that plugins have memory for
+        few = rows <= 512
+        return {"TILE_M": 128 if few else 256, "TILE_N": 32 if few else 64, "TILE_U": 16 if few else 8,
+                "warps": 4 if few else 8}  # fmt: skip
+    return {"TILE_M": 128 if half else 64, "TILE_N": 64, "TILE_U": 8, "warps": 4}
+
+
 def launches(
     x: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor, scales: torch.Tensor, bits: int, inner: int,
     sm: int = 80, **tuned: int,
@@ -115,22 +131,10 @@ def launches(
     y = x.new_empty(*x.shape[:-1], outputs)
     words = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # a unit each
     read = codes.contiguous().view(words[bits]) if bits in words else codes.contiguous()
-    warps = 4
-    if rows == 1:
-        sizes = {"TILE_M": 1, "TILE_N": 4, "TILE_U": 128}
-    elif rows <= 16:
-        sizes = {"TILE_M": 16, "TILE_N": 16, "TILE_U": 32}
-    else:  # fp32 is multiplied beside the tensor cores, where a larger tile has no room in the registers
-        sizes = {"TILE_M": 128 if x.element_size() == 2 else 64, "TILE_N": 64, "TILE_U": 8}
-        if sm == 90 and x.element_size() == 2:  # the fastest of 15 and of 10 on an H200: a third less time than that
-            sizes = {"TILE_M": 128, "TILE_N": 32, "TILE_U": 16}
-            if rows > 512:
-                sizes, warps = {"TILE_M": 256, "TILE_N": 128, "TILE_U": 8}, 8
-    if sm < 80 and rows > 1 and x.element_size() == 2:  # without Triton's tensor cores larger tiles spill registers
-        sizes, warps = {"TILE_M": 16 if rows <= 16 else 64, "TILE_N": 16 if rows <= 16 else 32, "TILE_U": 4}, 8
-    warps = tuned.pop("warps", warps)
-    sizes |= tuned
+    sizes = tiles_for(rows, x.element_size() == 2, sm) | tuned
+    warps = sizes.pop("warps")
     # What is added to others stays in fp32; and for Hopper's tensor cores Triton 3.6 fails at what is not rounded last.
+    narrow = planes == 1 and sizes["TILE_M"] > 1 and not (sm == 90 and sizes["TILE_M"] > 16)
     launch = Launch(
         product, (tiles(outputs, sizes["TILE_N"]), tiles(rows, sizes["TILE_M"])),
         {
@@ -140,7 +144,7 @@ def launches(
         },
         {
             "BITS": bits, "PLANES": planes, "EIGHTHS": block // EIGHT, "EVEN": int(inner % EIGHT == 0),
-            "NARROW": int(planes == 1 and 1 < sizes["TILE_M"] <= (16 if sm == 90 else 256)), **sizes,
+            "NARROW": int(narrow), **sizes,
         },
         warps=warps, stages=1,
     )  # fmt: skip
