@@ -21,6 +21,9 @@ SUFFIXES = {
     "arrays": (".npz",),
 }
 
+# What zipfile and numpy raise for files that are no .npz.
+UNREADABLE = (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError)
+
 
 def load_inputs(files: Sequence[str], specs: "Sequence[TensorSpec]", folder: Path) -> "dict[str, np.ndarray]":
     """Make a batch out of files, one sample each.
@@ -168,15 +171,7 @@ def _read_arrays(files: Sequence[str], specs: "Sequence[TensorSpec]") -> "dict[s
                         _check_header(member, spec)
                     with archive.open(entry) as member:
                         parts.setdefault(spec.name, []).append(np.lib.format.read_array(member, allow_pickle=False))
-        except (
-            zipfile.BadZipFile,
-            ValueError,
-            OSError,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            MemoryError,
-        ) as error:
+        except UNREADABLE as error:
             raise InputError(f"{file} cannot be read as .npz, write it with numpy.savez: {error}") from error
     return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for name, arrays in parts.items()}
 
@@ -188,9 +183,9 @@ def samples_in(file: str) -> int:
     try:
         with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as member:
             shape, _ = _header(member, file)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, IndexError):  # which is told where it is loaded
+    except (*UNREADABLE, IndexError):  # which is told where it is loaded
         return 1
-    return shape[0] if shape else 1
+    return max((1, *shape[:1]))
 
 
 def _header(member: IO[bytes], name: str) -> "tuple[tuple[int, ...], np.dtype[Any]]":

@@ -11,7 +11,7 @@ from PIL import Image
 
 import edgetok
 from edgetok.errors import EdgetokError, InputError, UnknownName
-from edgetok.inputs import check_inputs, example_inputs, load_inputs
+from edgetok.inputs import check_inputs, example_inputs, load_inputs, samples_in
 from edgetok.model import TensorSpec
 from edgetok.preprocess import ImagePreprocess, LogMelPreprocess, TextPreprocess, WaveformPreprocess
 
@@ -112,6 +112,17 @@ def test_arrays_for_anything_and_beside_files(tmp_path: Path):
     np.testing.assert_array_equal(load_inputs([str(one), str(two)], [RAW], Path("."))["x"], x)
     both = load_inputs([ASTRONAUT, str(one)], [PIXELS, RAW], Path("."))
     assert set(both) == {"pixel_values", "x"}
+
+
+def test_how_many_samples_a_file_holds(tmp_path: Path):
+    """As many as the loader makes of it; of what it refuses, one."""
+    for shape, count in (((3, 4), 3), ((1, 4), 1), ((0, 4), 1), ((), 1)):
+        assert samples_in(str(saved(tmp_path / "x.npz", x=np.zeros(shape, np.float32)))) == count
+    (tmp_path / "no.npz").write_bytes(b"PK\x03\x04 and no more")
+    with zipfile.ZipFile(tmp_path / "empty.npz", "w"):
+        pass
+    assert [samples_in(str(tmp_path / name)) for name in ("no.npz", "empty.npz", "gone.npz")] == [1, 1, 1]
+    assert samples_in(ASTRONAUT) == 1
 
 
 def test_files_that_the_model_does_not_eat(tmp_path: Path):
